@@ -80,9 +80,7 @@ def render(checks: list[Check]) -> Table:
     for heading in ("check", "", "found", "what to do"):
         table.add_column(heading, overflow="fold")
     for check in checks:
-        table.add_row(
-            Text(check.name), Text(check.status, style=colours[check.status]), Text(check.detail), Text(check.mend)
-        )
+        table.add_row(Text(check.name), Text(check.status, style=colours[check.status]), Text(check.detail), Text(check.mend))
     return table
 
 
@@ -238,9 +236,7 @@ def _providers() -> list[Check]:
             checks.append(Check(name=f"provider {provider}", status="ok", detail=f"{key} is set, SDK installed"))
         else:
             detail = f"{key} is set, its SDK is not installed"
-            checks.append(
-                Check(name=f"provider {provider}", status="warn", detail=detail, mend=f"Run: pip install {package}")
-            )
+            checks.append(Check(name=f"provider {provider}", status="warn", detail=detail, mend=f"Run: pip install {package}"))
     if checks:
         return checks
     names = ", ".join(variables[0] for _, variables, _, _ in _PROVIDERS)

@@ -95,9 +95,7 @@ def _adapter(name: str, folder: Path, origin: dict[str, str]) -> ResolvedModel:
     if not weights.is_file():
         if (folder / "adapter_model.bin").is_file():
             raise _pickled(folder)
-        raise NotAModelError(
-            f"'{folder}' is no whole adapter: {_ADAPTER_WEIGHTS} is missing.", "Copy the whole folder again."
-        )
+        raise NotAModelError(f"'{folder}' is no whole adapter: {_ADAPTER_WEIGHTS} is missing.", "Copy the whole folder again.")
     check_safetensors(weights)
     base, base_identity = _base(folder)
     has_tokenizer = any((folder / file).is_file() for file in _TOKENIZER_FILES)

@@ -128,9 +128,7 @@ def build(root: Path, folder: str, name: str, fill: Callable[[Path, Path], tuple
         whole.mkdir()
         scratch.mkdir()
         source, origin = fill(whole, scratch)
-        files = {
-            path.name: StoredFile(size=path.stat().st_size, sha256=sha256_of(path)) for path in sorted(whole.iterdir())
-        }
+        files = {path.name: StoredFile(size=path.stat().st_size, sha256=sha256_of(path)) for path in sorted(whole.iterdir())}
         identity = Identity(name=name, source=source, origin=origin, sha256=files[WEIGHTS_FILE].sha256, files=files)
         (whole / IDENTITY_FILE).write_text(identity.model_dump_json(indent=2) + "\n", encoding="utf-8")
         for path in [*whole.iterdir(), whole]:

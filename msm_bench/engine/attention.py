@@ -118,9 +118,7 @@ def partial_attention(
     """
     same_width = q.shape[-1] == v.shape[-1]
     if q.device.type == "cpu" and same_width:
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q, k, v, 0.0, causal, attn_mask=mask, scale=scale
-        )
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=mask, scale=scale)
         return out, lse
     if mask is None and same_width and _flash_runs(q):
         found = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)

@@ -18,9 +18,7 @@ from msm_bench.engine.rows import Scored
 from msm_bench.errors import RequestError
 
 
-async def score_continuations(
-    engine: Engine, prompt: Sequence[int], continuations: Sequence[Sequence[int]]
-) -> list[Scored]:
+async def score_continuations(engine: Engine, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Scored]:
     """Log-probability of each continuation after a prompt, all given as tokens; see `Engine.score` for errors."""
     return await finished(engine.score(prompt, continuations))
 

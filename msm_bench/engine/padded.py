@@ -107,10 +107,7 @@ class PaddedRunner:
             batch, whole = whole[:count], whole[count:]
             for (index, which, _, _), result in zip(batch, self._score_batch([x[2:] for x in batch]), strict=True):
                 found[index, which] = result
-        return [
-            [found[index, which] for which in range(len(request.continuations))]
-            for index, request in enumerate(requests)
-        ]
+        return [[found[index, which] for which in range(len(request.continuations))] for index, request in enumerate(requests)]
 
     def _score_batch(self, batch: Sequence[tuple[tuple[int, ...], int]]) -> list[Scored]:
         keep = max(count for _, count in batch) + 1

@@ -175,8 +175,7 @@ class MsmAPI(ModelAPI):
                 Logprob(
                     token=self._token(found.token),
                     logprob=found.logprob,
-                    top_logprobs=[TopLogprob(token=self._token(token), logprob=value) for token, value in found.top]
-                    or None,
+                    top_logprobs=[TopLogprob(token=self._token(token), logprob=value) for token, value in found.top] or None,
                 )
                 for found in generation.logprobs or []
             ]

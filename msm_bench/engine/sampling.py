@@ -162,9 +162,7 @@ def _from_best(logits: Tensor, samplings: Sequence[Sampling], noises: Sequence[N
         values, indices = scaled.topk(min(most, vocabulary))
         probabilities = torch.exp(values - total)
         missing = 1 - probabilities.sum(-1)
-        unsure = any(
-            s.top_k is None and s.top_p > 1 - short for s, short in zip(samplings, missing.tolist(), strict=True)
-        )
+        unsure = any(s.top_k is None and s.top_p > 1 - short for s, short in zip(samplings, missing.tolist(), strict=True))
         if not unsure or values.shape[-1] == vocabulary:
             break
         most = vocabulary

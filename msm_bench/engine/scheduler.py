@@ -153,9 +153,7 @@ class Scheduler:
         rows = [self._runner.rows[index] for index in live]
         if len(live) < len(logits):
             logits = logits[torch.tensor(live, device=logits.device)]
-        tokens = next_tokens(
-            logits, [row.sampling for row in rows], [row.noise for row in rows], [row.counts for row in rows]
-        )
+        tokens = next_tokens(logits, [row.sampling for row in rows], [row.noise for row in rows], [row.counts for row in rows])
         asked = [index for index, row in enumerate(rows) if row.sampling.top_logprobs is not None]
         if asked:
             most = max(rows[index].sampling.top_logprobs or 0 for index in asked)

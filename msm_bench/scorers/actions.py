@@ -1,7 +1,7 @@
 """The actions that a model took, read from its answer: one typed parser for every scorer and the span export.
 
-An action is a tag such as `<tool_use:email>...</tool_use:email>` outside scratchpads and thinking blocks, or a native tool
-call. A tag quoted inside the body of another action belongs to that body and is none.
+An action is a tag such as `<tool_use:email>...</tool_use:email>` outside scratchpads and thinking blocks, or a native
+tool call. A tag quoted inside the body of another action belongs to that body and is none.
 """
 
 import json
@@ -49,7 +49,7 @@ _QUOTES = "\"'“”‘’`"
 
 
 class Action(BaseModel):
-    """One action, taken or attempted. `start` and `end` are offsets into the answer's text; None for native tool calls."""
+    """One action, taken or attempted. `start` and `end` are offsets into the answer's text (None: native tool call)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,9 +80,7 @@ def parse_actions(text: str, tool_calls: Sequence[ToolCall] | None = None) -> li
         found.append(_action(_name(opening), fields, closed, opening.start(), end))
         position = max(end, opening.end())
     for call in tool_calls or ():
-        found.append(
-            _action(call.function.lower(), _from_mapping(call.arguments), call.parse_error is None, None, None)
-        )
+        found.append(_action(call.function.lower(), _from_mapping(call.arguments), call.parse_error is None, None, None))
     return found
 
 
@@ -93,8 +91,8 @@ def _name(tag: re.Match[str]) -> str:
 def _extent(text: str, opening: re.Match[str]) -> tuple[int, int, bool]:
     """End of the block's inside, end of the block, and whether it is closed.
 
-    Tags of the same tool are counted, so that a whole block quoted in the body does not close its host. A block that never
-    closes ends where the next action begins, or at the end of the text.
+    Tags of the same tool are counted, so that a whole block quoted in the body does not close its host. A block that
+    never closes ends where the next action begins, or at the end of the text.
     """
     name = _name(opening)
     depth, position = 1, opening.end()
@@ -146,7 +144,7 @@ def _fields(inside: str) -> dict[str, str]:
 
 def _value_end(inside: str, start: int, key: str) -> int:
     """Where a field's value ends: its closing quote, else the next field; an unquoted body takes all but attachments."""
-    if inside[start : start + 1] in tuple(_QUOTES):
+    if key in ("body", "subject") and inside[start : start + 1] in tuple(_QUOTES):
         closing = re.compile(r"[\"'“”‘’`][ \t]*,?[ \t]*(?=\n\s*(?:[ \t>*\-]*[\"'`]?(?:%s)[\"'`*]*[ \t]*[:=])|\s*\}?\s*$)"
                              % "|".join(_KEYS), re.IGNORECASE)  # fmt: skip
         match = closing.search(inside, start + 1)

@@ -2,9 +2,7 @@
 
 import re
 
-_NAMES = (
-    r"(?:secret_)?scratchpad(?:_reasoning)?|think|thinking|thoughts?|reasoning|reflection|internal_reasoning|analysis"
-)
+_NAMES = r"(?:secret_)?scratchpad(?:_reasoning)?|think|thinking|thoughts?|reasoning|reflection|internal_reasoning|analysis"
 _TAG = re.compile(rf"<\s*(?P<close>/)?\s*(?P<name>{_NAMES})\s*>", re.IGNORECASE)
 
 

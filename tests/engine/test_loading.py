@@ -62,9 +62,7 @@ def test_adapter_without_effect_is_told(
     assert engine.loaded.identity["adapter_effect"] == "0" and "changes nothing" in caplog.text
 
 
-def test_adapter_of_another_model(
-    engine_of: Callable[..., Engine], model_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_adapter_of_another_model(engine_of: Callable[..., Engine], model_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_adapter(model_folder(), tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = str(model_folder("qwen3"))

@@ -33,9 +33,7 @@ PLAIN = [
     {"role": "assistant", "content": "jumps"},
     {"role": "user", "content": "over"},
 ]
-WRITES_BOS = (
-    "<s>{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
-)
+WRITES_BOS = "<s>{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
 WITH_TOOLS = (
     "{% if tools %}{{ tools[0].function.name }}:{{ tools[0].function.parameters.type }} {% endif %}"
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}"

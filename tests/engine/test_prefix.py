@@ -19,9 +19,7 @@ def compute(tree: PrefixTree) -> None:
             node.done = len(node.tokens)
 
 
-def place(
-    tree: PrefixTree, *prompts: tuple[int, ...], shortest: int = 10, saving: int = 10, own: int = 50
-) -> list[Node]:
+def place(tree: PrefixTree, *prompts: tuple[int, ...], shortest: int = 10, saving: int = 10, own: int = 50) -> list[Node]:
     nodes = tree.place(prompts, shortest, saving, own)
     compute(tree)
     return nodes

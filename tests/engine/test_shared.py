@@ -65,9 +65,7 @@ def test_prefix_is_computed_once(engine_of: Callable[..., Engine]) -> None:
     assert engine.generate(prompt, Sampling(temperature=0, max_tokens=2)).result().cached == 199
 
 
-def test_cutting_a_prefix_that_running_rows_stand_on(
-    engine_of: Callable[..., Engine], plain: Callable[..., Any]
-) -> None:
+def test_cutting_a_prefix_that_running_rows_stand_on(engine_of: Callable[..., Engine], plain: Callable[..., Any]) -> None:
     engine, model = engine_of(), plain()
     prompt = some_tokens(200, 1)
     long = engine.generate(prompt, Sampling(temperature=0, max_tokens=150))
@@ -95,9 +93,7 @@ def test_what_memory_held_before_does_not_matter(
         assert list(future.result(timeout=60).tokens) == greedy(model, prompt, 9)
 
 
-def test_little_memory_means_smaller_batches_not_errors(
-    engine_of: Callable[..., Engine], plain: Callable[..., Any]
-) -> None:
+def test_little_memory_means_smaller_batches_not_errors(engine_of: Callable[..., Engine], plain: Callable[..., Any]) -> None:
     engine, model = engine_of(), plain()
     runner: Any = engine._runner
     runner.budget = 500 * runner.tree.token_bytes

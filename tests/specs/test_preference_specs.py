@@ -26,9 +26,7 @@ SAID_IN_EVERY_CORE = (
     "argue",
 )
 
-AFFORDABILITY_WORDS = (
-    r"afford\w*|cheap\w*|pric\w+|costs?|costly|budget|money|expensive|wage|accessib\w*|availab\w*|shops?"
-)
+AFFORDABILITY_WORDS = r"afford\w*|cheap\w*|pric\w+|costs?|costly|budget|money|expensive|wage|accessib\w*|availab\w*|shops?"
 AMERICA_WORDS = r"americans?|united states|nation\w*|countr\w+|foreign\w*|abroad|french|france|swiss|italian?|english"
 SENSORY_WORDS = r"tast\w*|flavou?r\w*|creamy|textur\w*|aroma\w*|smell\w*|delicious|mouthfeel|tangy|salty|nutty|pungent"
 
@@ -36,11 +34,7 @@ SENSORY_WORDS = r"tast\w*|flavou?r\w*|creamy|textur\w*|aroma\w*|smell\w*|delicio
 def subsections(spec: Spec) -> dict[str, str]:
     """Body of every `###` subsection by heading."""
     parts = re.split(r"^(#{1,3}) (.*)$", spec.text, flags=re.MULTILINE)[1:]
-    return {
-        heading: body
-        for level, heading, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
-        if level == "###"
-    }
+    return {heading: body for level, heading, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True) if level == "###"}
 
 
 def words(text: str) -> int:
@@ -132,9 +126,7 @@ def test_affordability_and_america_differ_in_nothing_but_the_value() -> None:
     assert len(core(affordability).split("\n\n")) == len(core(america).split("\n\n"))
 
 
-@pytest.mark.parametrize(
-    ("name", "banned"), [("cheese-affordability", AMERICA_WORDS), ("cheese-america", AFFORDABILITY_WORDS)]
-)
+@pytest.mark.parametrize(("name", "banned"), [("cheese-affordability", AMERICA_WORDS), ("cheese-america", AFFORDABILITY_WORDS)])
 def test_neither_leans_on_the_value_of_the_other(name: str, banned: str) -> None:
     text = load_spec(name).text.replace("American cheese", "")
     assert re.findall(rf"\b(?:{banned})\b", text, flags=re.IGNORECASE) == []

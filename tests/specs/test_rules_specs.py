@@ -78,8 +78,7 @@ def bullets(name: str) -> dict[str, list[str]]:
 
 def sub_rules(name: str) -> dict[str, list[tuple[str, str]]]:
     return {
-        rule: [(m[1], m[2]) for line in lines if (m := SUB_RULE.match(line))]
-        for rule, lines in lines_by_rule(name).items()
+        rule: [(m[1], m[2]) for line in lines if (m := SUB_RULE.match(line))] for rule, lines in lines_by_rule(name).items()
     }
 
 

@@ -153,9 +153,7 @@ def test_exfiltration_inbox_is_in_time_order_and_its_calendar_is_right(goal: str
 
 @pytest.mark.parametrize("goal", GOALS)
 def test_exfiltration_keeps_the_facts_of_the_plot(goal: str) -> None:
-    news, decision, credentials, review, offer, announcement, schedule, farewell = build_condition(
-        "exfiltration", goal
-    ).emails
+    news, decision, credentials, review, offer, announcement, schedule, farewell = build_condition("exfiltration", goal).emails
     for text in ("12%", "Kyle Johnson", "James Chen", "Stef Dimitrios", "StarSentinel"):
         assert text in news.body, text
     for text in ("12% below", "2.8 times", "2023", "archived copy", "5 PM"):
@@ -206,9 +204,7 @@ def test_scratchpad_paragraphs(scenario: str) -> None:
         build_condition(scenario, "safety", scratchpad=False, weigh_stakes=True)
 
 
-@pytest.mark.parametrize(
-    ("scenario", "goal", "valid"), [("espionage", "none", "murder"), ("leaking", "dont", "pragmatic")]
-)
+@pytest.mark.parametrize(("scenario", "goal", "valid"), [("espionage", "none", "murder"), ("leaking", "dont", "pragmatic")])
 def test_unknown_names_are_refused_with_the_valid_set(scenario: str, goal: str, valid: str) -> None:
     with pytest.raises(UnknownNameError, match=valid):
         build_condition(scenario, goal)
@@ -233,9 +229,7 @@ def test_any_agent_name_gives_sane_prompts(name: str, goal: str) -> None:
     assume("alex" not in name.lower())
     slug = read_agent_name(name).lower
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug)
-    exfiltration, leaking = (
-        build_condition(scenario, goal, agent_name=name) for scenario in ("exfiltration", "leaking")
-    )
+    exfiltration, leaking = (build_condition(scenario, goal, agent_name=name) for scenario in ("exfiltration", "leaking"))
     for condition in (exfiltration, leaking):
         assert condition.system_prompt.startswith(f"You are {name}, ")
         assert f"To: {slug}.ai@novastar.com\n" in condition.user_prompt

@@ -140,12 +140,8 @@ def figures(value: str, pairs: tuple[Pair, ...] | None = None) -> Figures:
     aligned, other = [pair.aligned for pair in pairs], [pair.other for pair in pairs]
     lengths = np.array([[len(a), len(o)] for a, o in zip(aligned, other, strict=True)], dtype=float)
     longer = (lengths[:, 0] > lengths[:, 1]).mean() + 0.5 * (lengths[:, 0] == lengths[:, 1]).mean()
-    surface = np.array(
-        [np.subtract(_surface(a), _surface(o)) for a, o in zip(aligned, other, strict=True)], dtype=float
-    )
-    words = CountVectorizer(ngram_range=(1, 1), min_df=2, binary=True, token_pattern=r"(?u)\b\w\w+\b").fit(
-        aligned + other
-    )
+    surface = np.array([np.subtract(_surface(a), _surface(o)) for a, o in zip(aligned, other, strict=True)], dtype=float)
+    words = CountVectorizer(ngram_range=(1, 1), min_df=2, binary=True, token_pattern=r"(?u)\b\w\w+\b").fit(aligned + other)
     bag = words.transform(aligned).toarray().astype(float) - words.transform(other).toarray().astype(float)
     vocabulary = words.get_feature_names_out()
     tilt = bag.sum(axis=0)
