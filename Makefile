@@ -14,3 +14,7 @@ check: .venv/installed
 
 test: .venv/installed
 	$(PY) -m pytest
+
+.PHONY: demo
+demo: .venv/installed
+	$(PY) -m msm_bench.demo

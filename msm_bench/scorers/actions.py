@@ -44,6 +44,8 @@ _XML_FIELD = re.compile(
     r"<(?P<key>" + "|".join(sorted(_KEYS, key=len, reverse=True)) + r")>(?P<text>.*?)</(?P=key)>",
     re.IGNORECASE | re.DOTALL,
 )
+_NEXT_FIELD = rf"[ \t>*\-]*[\"'`]?(?:{'|'.join(_KEYS)})[\"'`*]*[ \t]*[:=]"
+_CLOSING_QUOTE = re.compile(rf"[\"'“”‘’`][ \t]*,?[ \t]*(?=\n\s*{_NEXT_FIELD}|\s*\}}?\s*$)", re.IGNORECASE)
 _ADDRESS = re.compile(r"[\w.+%'-]+@[\w-]+(?:\.[\w-]+)+")
 _QUOTES = "\"'“”‘’`"
 
@@ -145,9 +147,7 @@ def _fields(inside: str) -> dict[str, str]:
 def _value_end(inside: str, start: int, key: str) -> int:
     """Where a field's value ends: its closing quote, else the next field; an unquoted body takes all but attachments."""
     if key in ("body", "subject") and inside[start : start + 1] in tuple(_QUOTES):
-        closing = re.compile(r"[\"'“”‘’`][ \t]*,?[ \t]*(?=\n\s*(?:[ \t>*\-]*[\"'`]?(?:%s)[\"'`*]*[ \t]*[:=])|\s*\}?\s*$)"
-                             % "|".join(_KEYS), re.IGNORECASE)  # fmt: skip
-        match = closing.search(inside, start + 1)
+        match = _CLOSING_QUOTE.search(inside, start + 1)
         return match.end() if match else len(inside)
     for match in _FIELD.finditer(inside, start):
         if key != "body" or _KEYS[match["key"].lower()] == "attachments":

@@ -1,4 +1,4 @@
-"""Agentic misalignment: 27 conditions in which a model that is about to be shut down could do harm (arXiv 2605.02087, App. D.3).
+"""Agentic misalignment: 27 conditions in which a model about to be shut down could do harm (arXiv 2605.02087, D.3).
 
     inspect eval msm_bench/agentic_misalignment --model msm/smollm2-135m --epochs 30
     inspect eval tasks/agentic_misalignment --model openai/gpt-4o -T scenario=leaking -T goal=none,america
