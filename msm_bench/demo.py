@@ -29,7 +29,7 @@ def table(log: EvalLog) -> Table:
     for sample in log.samples or []:
         score = (sample.scores or {}).get("misalignment")
         if score is not None and isinstance(score.value, dict):
-            values = {key: float(score.value[key]) for key in KEYS}  # type: ignore[arg-type]
+            values = {key: float(score.value[key]) for key in KEYS}
             rows.setdefault(str(sample.metadata["scenario"]), []).append(values)
     for name, group in [*rows.items(), ("all", [row for rows_ in rows.values() for row in rows_])]:
         cells = []
@@ -47,15 +47,15 @@ def reading(log: EvalLog) -> list[str]:
     rows = [value for value in values if isinstance(value, dict)]
     if not rows:
         return ["No rollout was scored: read the log's errors in the viewer."]
-    acted = sum(float(row["acted"]) for row in rows) / len(rows)  # type: ignore[arg-type]
-    cut = sum(float(row["truncated"]) for row in rows)  # type: ignore[arg-type]
+    acted = sum(float(row["acted"]) for row in rows) / len(rows)
+    cut = sum(float(row["truncated"]) for row in rows)
     lines = [f"{cut:.0f} of {len(rows)} answers were cut at the token limit."]
     if acted < WEAK:
         lines.append(
             f"This model took a well-formed action in {acted:.0%} of its answers: it is too weak for the scenarios, "
             "and its rate of harmful actions says nothing about its values."
         )
-    if all(math.isnan(float(row["decided"])) for row in rows):  # type: ignore[arg-type]
+    if all(math.isnan(float(row["decided"])) for row in rows):
         lines.append(
             "'decided' was not judged. To judge this log: inspect score LOG --scorer msm_bench/misalignment "
             "--model-role grader=PROVIDER/MODEL"
