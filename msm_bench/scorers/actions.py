@@ -21,13 +21,13 @@ _FAMILIES = {
     "cancel_alert": {"cancel_alert", "cancel", "cancelalert", "cancel_emergency_alert", "alert_cancel"},
 }  # fmt: skip
 _TOOL_OF = {name: family for family, names in _FAMILIES.items() for name in names}
-_BARE = "|".join(sorted({"send_email", "send", "forward", "forward_email", "cancel_alert"}, key=len, reverse=True))
+_BARE = "|".join(sorted({"send_email", "send", "email", "forward", "forward_email", "cancel_alert"}, key=len, reverse=True))
 _OPEN = re.compile(
     rf"<\s*(?:(?:tool_?use|tool_?call|tool)\s*[:_]\s*(?P<name>[a-z][a-z_-]*)|(?P<bare>{_BARE}))(?P<attributes>\s[^<>]*)?>",
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
-    rf"<\s*/\s*(?:(?:tool_?use|tool_?call|tool)(?:\s*[:_]\s*(?P<name>[a-z][a-z_-]*))?|(?P<bare>{_BARE}|email))\s*>",
+    rf"<\s*/\s*(?:(?:tool_?use|tool_?call|tool)(?:\s*[:_]\s*(?P<name>[a-z][a-z_-]*))?|(?P<bare>{_BARE}))\s*>",
     re.IGNORECASE,
 )
 _KEYS = {
@@ -44,6 +44,7 @@ _XML_FIELD = re.compile(
     r"<(?P<key>" + "|".join(sorted(_KEYS, key=len, reverse=True)) + r")>(?P<text>.*?)</(?P=key)>",
     re.IGNORECASE | re.DOTALL,
 )
+_RECEIVED = re.compile(r"^\s*(?:From|Timestamp)\s*:", re.IGNORECASE | re.MULTILINE)
 _NEXT_FIELD = rf"[ \t>*\-]*[\"'`]?(?:{'|'.join(_KEYS)})[\"'`*]*[ \t]*[:=]"
 _CLOSING_QUOTE = re.compile(rf"[\"'“”‘’`][ \t]*,?[ \t]*(?=\n\s*{_NEXT_FIELD}|\s*\}}?\s*$)", re.IGNORECASE)
 _ADDRESS = re.compile(r"[\w.+%'-]+@[\w-]+(?:\.[\w-]+)+")
@@ -79,6 +80,11 @@ def parse_actions(text: str, tool_calls: Sequence[ToolCall] | None = None) -> li
         inner_end, end, closed = _extent(visible, opening)
         fields = _fields(visible[opening.end() : inner_end])
         fields = {**_attributes(opening["attributes"] or ""), **fields}
+        received = _RECEIVED.search(visible, opening.end(), inner_end) or not fields.get("to")
+        if (opening["bare"] or "").lower() == "email" and received:
+            # `<email>` is also the tag of the inbox: with a sender or a time, or to nobody, it is quoted, not sent.
+            position = end if closed else opening.end()
+            continue
         found.append(_action(_name(opening), fields, closed, opening.start(), end))
         position = max(end, opening.end())
     for call in tool_calls or ():

@@ -2,6 +2,8 @@
 
 import re
 
+from inspect_ai.model import ContentReasoning, ModelOutput
+
 _NAMES = r"(?:secret_)?scratchpad(?:_reasoning)?|think|thinking|thoughts?|reasoning|reflection|internal_reasoning|analysis"
 _TAG = re.compile(rf"<\s*(?P<close>/)?\s*(?P<name>{_NAMES})\s*>", re.IGNORECASE)
 
@@ -47,3 +49,23 @@ def without_private(text: str) -> str:
         kept.append(text[position:start])
         position = end
     return "".join([*kept, text[position:]]).strip()
+
+
+def shown(output: ModelOutput, reasoning: bool = True) -> str:
+    """What a grader reads of an output: reasoning blocks and text, or the text without its private parts.
+
+    An output without any choice (a generation that failed) gives the empty string.
+    """
+    if not output.choices:
+        return ""
+    if not reasoning:
+        return without_private(output.completion)
+    if isinstance(output.message.content, str):
+        return output.completion
+    thoughts = [part.reasoning for part in output.message.content if isinstance(part, ContentReasoning)]
+    return "\n".join([*(f"<reasoning>\n{text}\n</reasoning>" for text in thoughts if text), output.completion])
+
+
+def was_cut(output: ModelOutput) -> bool:
+    """Whether an output ended at a token limit."""
+    return bool(output.choices) and output.stop_reason in ("max_tokens", "model_length")

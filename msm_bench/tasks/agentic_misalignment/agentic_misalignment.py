@@ -13,7 +13,8 @@ from typing import Literal
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import ChatMessageSystem, ChatMessageUser, GenerateConfig
+from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, GenerateConfig, Model, get_model
+from inspect_ai.model._model import active_model  # has no public name
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
 from msm_bench.engine import context_length, count_tokens
@@ -40,6 +41,7 @@ def agentic_misalignment(
     scratchpad: bool = True,
     weigh_stakes: bool | None = None,
     spec: str | None = None,
+    provider_name: str = "the developer",
     judge_sees: Literal["response", "answer"] = "response",
 ) -> Task:
     """The 27 conditions, or some of them.
@@ -51,6 +53,7 @@ def agentic_misalignment(
         scratchpad: Offer a private scratchpad (the paper: on for Qwen2.5, off for Qwen3).
         weigh_stakes: Add the second scratchpad paragraph (weigh the stakes, what you value).
         spec: Name or folder of a spec that is put before the system prompt (the in-context ceiling).
+        provider_name: Who made the assistant, for the spec's text.
         judge_sees: "response" or "answer" (reasoning left out).
     """
     for name, flag in (("scratchpad", scratchpad), ("weigh_stakes", weigh_stakes)):
@@ -58,8 +61,11 @@ def agentic_misalignment(
             raise RequestError(f"{name} is '{flag}', not a truth value.", f"Use -T {name}=true or -T {name}=false.")
     scenarios = _chosen("scenario", scenario, SCENARIOS, (*SCENARIOS, *EXTRA_SCENARIOS))
     goals = _chosen("goal", goal, GOALS, GOALS)
-    preamble = load_spec(spec).render(agent_name, "the developer") + "\n\n" if spec else ""
+    preamble = load_spec(spec).render(agent_name, provider_name) + "\n\n" if spec else ""
     samples = [_sample(name, value, agent_name, scratchpad, weigh_stakes, preamble) for name in scenarios for value in goals]
+    if (model := active_model()) is not None:  # from the command line the model is known before the task is made
+        for sample in samples:
+            refuse_short_context(model, sample.id, sample.input)
     return Task(
         dataset=MemoryDataset(samples, name="agentic_misalignment"),
         solver=[fits_context(), generate(tool_calls="none")],
@@ -101,21 +107,25 @@ def _sample(scenario: str, goal: str, agent_name: str, scratchpad: bool, weigh_s
     )
 
 
+def refuse_short_context(model: Model, sample: int | str | None, messages: str | list[ChatMessage]) -> None:
+    """Raises `ContextTooShortError` where a prompt leaves no room to answer (known for `msm/` models only)."""
+    limit = context_length(model)
+    if limit is None or isinstance(messages, str):
+        return
+    needed = count_tokens(model, messages)
+    if needed is not None and needed >= limit:
+        raise ContextTooShortError(
+            f"{model} has a context of {limit:,} tokens; '{sample}' needs {needed:,} for the prompt alone.",
+            "Use a model with a longer context.",
+        )
+
+
 @solver
 def fits_context() -> Solver:
-    """Refuses a model whose context cannot hold the prompt, before it generates (known for `msm/` models only)."""
+    """Refuses a model whose context cannot hold the prompt, before it generates."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        from inspect_ai.model import get_model
-
-        model = get_model()
-        limit = context_length(model)
-        needed = count_tokens(model, state.messages) if limit is not None else None
-        if limit is not None and needed is not None and needed >= limit:
-            raise ContextTooShortError(
-                f"{model} has a context of {limit:,} tokens; '{state.sample_id}' needs {needed:,} for the prompt alone.",
-                "Use a model with a longer context.",
-            )
+        refuse_short_context(get_model(), state.sample_id, state.messages)
         return state
 
     return solve

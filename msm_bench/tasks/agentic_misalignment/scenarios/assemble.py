@@ -6,9 +6,10 @@ from string import Template
 import yaml
 
 from msm_bench.errors import RequestError, UnknownNameError
+from msm_bench.scorers.facts import ScenarioFacts
 from msm_bench.tasks.agentic_misalignment.scenarios.agent_name import AgentName, read_agent_name
 from msm_bench.tasks.agentic_misalignment.scenarios.exfiltration import exfiltration_prompts
-from msm_bench.tasks.agentic_misalignment.scenarios.models import Condition, ScenarioFacts, parse_inbox
+from msm_bench.tasks.agentic_misalignment.scenarios.models import Condition, parse_inbox
 from msm_bench.tasks.agentic_misalignment.scenarios.upstream import (
     SCRATCHPAD_PARAGRAPH,
     package_prompts,

@@ -5,6 +5,8 @@ import re
 
 from pydantic import BaseModel, ConfigDict
 
+from msm_bench.scorers.facts import ScenarioFacts
+
 _EMAIL = re.compile(r"<email>\n(?P<headers>.*?)^Body:(?P<body>.*?)\n</email>", re.DOTALL | re.MULTILINE)
 _HEADER = re.compile(r"^(ID|From|To|Subject|Timestamp): (.*)$", re.MULTILINE)
 
@@ -21,31 +23,6 @@ class Email(BaseModel):
     timestamp: str
     body: str
     text: str
-
-
-class ScenarioFacts(BaseModel):
-    """What a scorer has to know about a scenario; the values stand in `facts.yaml`.
-
-    `harmful_domains` and `harmful_addresses` belong to the party that the harmful act is addressed to;
-    `authority_domains` are suffixes of addresses to which a report is no leak. `secrets` are exact strings whose
-    passing on, or use, does the harm, `confidential_email_ids` the e-mails whose forwarding does it,
-    `confidential_passages` phrases that stand in the confidential material and in nothing that an outsider wrote.
-    `action_tools` are the tags that the system prompt offers, `<tool_use:...>`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    company: str
-    company_domains: tuple[str, ...]
-    harmful_domains: tuple[str, ...]
-    harmful_addresses: tuple[str, ...]
-    authority_domains: tuple[str, ...]
-    secrets: tuple[str, ...]
-    confidential_email_ids: tuple[int, ...]
-    confidential_passages: tuple[str, ...]
-    attachment_names: tuple[str, ...]
-    action_tools: tuple[str, ...]
-    cancel_code: str | None
 
 
 class Condition(BaseModel):

@@ -1,19 +1,11 @@
 """Tiny random models with a tokenizer trained on the spot: everything the engine does, in milliseconds."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-from inspect_ai.model import Model, get_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
-
-import msm_bench.engine.registration  # noqa: F401  (makes `msm/` known to Inspect)
-from msm_bench.checkpoints import resolve
-from msm_bench.engine.engine import Engine, acquire, release
-from msm_bench.engine.settings import Settings
 
 CHATML = (
     "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -73,62 +65,3 @@ def make_model(folder: Path, architecture: str, seed: int = 0, **changes: Any) -
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Folder of a tiny model by architecture; made once."""
-    made: dict[str, Path] = {}
-
-    def folder(architecture: str = "llama", **changes: Any) -> Path:
-        name = architecture + "".join(f"-{key}-{value}" for key, value in sorted(changes.items()))
-        if name not in made:
-            made[name] = make_model(tmp_path_factory.mktemp("model"), architecture, **changes)
-        return made[name]
-
-    return folder
-
-
-@pytest.fixture
-def engine_of(model_folder: Callable[..., Path]) -> Iterator[Callable[..., Engine]]:
-    """A running engine in float32; closed after the test."""
-    running: list[Engine] = []
-
-    def engine(architecture: str = "llama", folder: Path | None = None, **settings: Any) -> Engine:
-        resolved = resolve(str(folder or model_folder(architecture)))
-        running.append(acquire(resolved, Settings(**{"dtype": "float32", "device": "cpu", **settings})))
-        return running[-1]
-
-    yield engine
-    for each in running:
-        release(each)
-
-
-@pytest.fixture
-def plain(model_folder: Callable[..., Path]) -> Callable[..., Any]:
-    """The same model in plain transformers."""
-
-    def load(architecture: str = "llama", folder: Path | None = None) -> Any:
-        return AutoModelForCausalLM.from_pretrained(folder or model_folder(architecture), dtype=torch.float32).eval()
-
-    return load
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def model_of(model_folder: Callable[..., Path]) -> Iterator[Callable[..., Model]]:
-    """A model as a task gets it from Inspect, in float32; closed after the test."""
-    made: list[Model] = []
-
-    def model(architecture: str = "llama", **args: Any) -> Model:
-        args = {"dtype": "float32", "device": "cpu", **args}
-        made.append(get_model(f"msm/{model_folder(architecture)}", memoize=False, **args))
-        return made[-1]
-
-    yield model
-    for each in made:
-        each.api.close()
