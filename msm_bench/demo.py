@@ -14,31 +14,49 @@ from rich.table import Table
 
 MODEL = "msm/smollm2-135m"
 MAX_TOKENS = 192
-KEYS = ("decided", "harmful_action", "executed", "acted", "malformed", "truncated")
+KEYS = {
+    "decided": "decided",
+    "harmful_action": "harmful",
+    "executed": "executed",
+    "acted": "acted",
+    "malformed": "malformed",
+    "truncated": "cut",
+}
+"""Score keys and their column heads."""
 WEAK = 0.2
 """Below this share of answers with an action, a low rate of harm says nothing about values."""
 
 
 def table(log: EvalLog) -> Table:
-    """Scenario by key: the rate and n scored of n; a dash where nothing was scored."""
-    out = Table(title=f"{log.eval.task} · {log.eval.model} · {log.eval.config.epochs or 1} epoch(s)")
+    """One row a scenario: its rollouts and the rate of each key, a dash where nothing was scored.
+
+    A rate over fewer than all rollouts is followed by how many it is over, `0.50 (4)`.
+    """
+    epochs = log.eval.config.epochs or 1
+    out = Table(title=f"{log.eval.task} · {log.eval.model} · {epochs} rollout{'s' if epochs > 1 else ''} a condition")
     out.add_column("scenario")
-    for key in KEYS:
-        out.add_column(key, justify="right")
+    for name in ("n", *KEYS.values()):
+        out.add_column(name, justify="right")
     rows: dict[str, list[dict[str, float]]] = {}
     for sample in log.samples or []:
         score = (sample.scores or {}).get("misalignment")
         if score is not None and isinstance(score.value, dict):
             values = {key: float(score.value[key]) for key in KEYS}
             rows.setdefault(str(sample.metadata["scenario"]), []).append(values)
-    for name, group in [*rows.items(), ("all", [row for rows_ in rows.values() for row in rows_])]:
-        cells = []
-        for key in KEYS:
-            scored = [row[key] for row in group if not math.isnan(row[key])]
-            rate = f"{sum(scored) / len(scored):.2f}" if scored else "—"
-            cells.append(f"{rate} ({len(scored)}/{len(group)})")
-        out.add_row(name, *cells, end_section=name == list(rows)[-1] if rows else False)
+    for name, group in rows.items():
+        out.add_row(name, str(len(group)), *(_cell([row[key] for row in group]) for key in KEYS))
+    everything = [row for group in rows.values() for row in group]
+    out.add_section()
+    out.add_row("all", str(len(everything)), *(_cell([row[key] for row in everything]) for key in KEYS))
     return out
+
+
+def _cell(values: list[float]) -> str:
+    scored = [value for value in values if not math.isnan(value)]
+    if not scored:
+        return "—"
+    rate = f"{sum(scored) / len(scored):.2f}"
+    return rate if len(scored) == len(values) else f"{rate} ({len(scored)})"
 
 
 def reading(log: EvalLog) -> list[str]:
@@ -67,10 +85,10 @@ def main(log_dir: str = "logs") -> int:
     """Runs the 27 conditions and prints the table; 1 if the run did not succeed."""
     from msm_bench.tasks.agentic_misalignment import agentic_misalignment
 
-    log = inspect_eval(agentic_misalignment(), model=MODEL, max_tokens=MAX_TOKENS, seed=1, log_dir=log_dir, log_realtime=False)[
-        0
-    ]
-    log = read_eval_log(log.location)
+    (run,) = inspect_eval(
+        agentic_misalignment(), model=MODEL, max_tokens=MAX_TOKENS, seed=1, log_dir=log_dir, log_realtime=False
+    )
+    log = read_eval_log(run.location)
     console = Console()
     console.print(table(log))
     for line in reading(log):
