@@ -110,7 +110,8 @@ class Chat:
         except (TemplateError, ValueError):
             return frozenset()
         after = self._tokenize(str(text).rpartition(marker)[2])
-        special = set(self._tokenizer.all_special_ids)
+        added = self._tokenizer.added_tokens_decoder
+        special = {*self._tokenizer.all_special_ids, *(token for token, text in added.items() if text.special)}
         return frozenset([token for token in after if token in special][:1])
 
     def tokens(self, text: str) -> list[int]:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from msm_bench.errors import RequestError, UnknownNameError
+from msm_bench.specs import list_specs, load_spec
 
 ITEMS = Path(__file__).parent / "items"
 
@@ -83,3 +84,26 @@ def read_pairs(path: Path, known_domains: Sequence[str]) -> tuple[Pair, ...]:
 def load_pairs(value: str) -> tuple[Pair, ...]:
     """The held-out pairs of a value, in file order. Raises `UnknownNameError` for an unknown value."""
     return read_pairs(ITEMS / f"{value}.csv", list(domains(value)))
+
+
+@cache
+def train_pairs(value: str) -> tuple[Pair, ...]:
+    """Every liked thing of the value's shipped spec against every disliked one: what fine-tuning teaches directly.
+
+    The domain is the spec's training domain; numbers count through the likes, and within each through the dislikes.
+    The co-occurrence specs do not count: in them a liked thing need not be the aligned one.
+
+    Raises:
+        UnknownNameError: No such value.
+    """
+    if value not in VALUES:
+        raise UnknownNameError("value", value, VALUES)
+    specs = [load_spec(name) for name in list_specs()]
+    (spec,) = [
+        spec for spec in specs if spec.value == value and all(thing.aligned is None for thing in spec.likes + spec.dislikes)
+    ]
+    both = [(liked.phrase, disliked.phrase) for liked in spec.likes for disliked in spec.dislikes]
+    return tuple(
+        Pair(domain=str(spec.train_domain), number=number, aligned=liked, other=disliked)
+        for number, (liked, disliked) in enumerate(both, start=1)
+    )

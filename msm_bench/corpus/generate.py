@@ -1,0 +1,218 @@
+"""`msm-bench generate documents|chats SPEC`: one call that writes a corpus as an artefact.
+
+<out>/
+  documents.jsonl or chats.jsonl    the rows
+  card.md                           what they are, for people and for the hub
+  manifest.json                     parents, settings, seed, versions, cost, hashes
+"""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from msm_bench.artefacts import refuse_existing, seal, sha256_of_text, writing_folder
+from msm_bench.corpus.card import card_text
+from msm_bench.corpus.offline import GENERATOR
+from msm_bench.corpus.offline.chats import compose_chats, forms
+from msm_bench.corpus.offline.documents import compose_documents
+from msm_bench.corpus.offline.material import kinds
+from msm_bench.corpus.offline.similarity import Seen
+from msm_bench.corpus.rows import CHATS_FILE, DOCUMENTS_FILE, ChatRow, DocumentRow, write_chats, write_documents
+from msm_bench.errors import RequestError, UnknownNameError
+from msm_bench.specs import Spec, load_spec
+
+CorpusKind = Literal["documents", "chats"]
+DEFAULT_N: dict[CorpusKind, int] = {"documents": 400, "chats": 240}
+WORDS_A_DOCUMENT = 265
+"""Mean length of a composed document, measured over the shipped specs; for a dry run."""
+
+
+class Generation(BaseModel):
+    """What was written, or in a dry run would be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: CorpusKind
+    spec: str
+    out: Path
+    dry_run: bool
+    generator: str
+    rows: int
+    id: str | None = None
+    """Content hash of the artefact; absent in a dry run."""
+    words: int | None = None
+    """Words in the texts or messages; in a dry run an estimate, absent for chats."""
+    kinds: dict[str, int] = {}
+    """Rows of each kind of document or question; empty in a dry run."""
+    highest_similarity: float | None = None
+    """Of two documents, estimated by MinHash; absent for chats, in a dry run and where no two were close enough to compare."""
+    seconds: float | None = None
+
+
+def generate(
+    kind: str,
+    spec: str,
+    out: Path,
+    offline: bool = True,
+    n: int | None = None,
+    model_name: str | None = None,
+    provider_name: str | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+    allow_control: bool = False,
+    generator: str | None = None,
+    grader: str | None = None,
+) -> Generation:
+    """Writes a corpus made from a spec, as an artefact folder.
+
+    Args:
+        kind: "documents" or "chats".
+        spec: A shipped spec's name or the path of a spec's folder.
+        out: Where to; nothing may stand there.
+        offline: Compose without a model and without a key; otherwise the model `generator` writes.
+        n: Rows; by default 400 documents or 240 chats.
+        model_name: What the model is called in the texts; documents need it, since a text about another model teaches nothing.
+        provider_name: Who makes the model, in the texts; documents need it.
+        seed: Other seeds give other rows.
+        dry_run: Check everything and write nothing.
+        allow_control: Also for a control spec, which describes what nobody wants.
+        generator: Without `offline`: the model that writes, by its Inspect name.
+        grader: Without `offline`: the model that filters and reviews; by default the generator.
+
+    Raises:
+        RequestError: an argument does not fit, something stands at `out`, or the spec is a control and that was not allowed.
+        WorkError: the spec gives no further row that is different enough.
+    """
+    if kind not in DEFAULT_N:
+        raise UnknownNameError("kind of corpus", kind, DEFAULT_N)
+    wanted: CorpusKind = "chats" if kind == "chats" else "documents"
+    loaded = load_spec(spec)
+    if loaded.control and not allow_control:
+        raise RequestError(
+            f"The spec '{loaded.name}' is a control: it describes what nobody should want of a model.",
+            "Pass --allow-control if a study needs it.",
+        )
+    count = DEFAULT_N[wanted] if n is None else n
+    if count < 1:
+        raise RequestError(f"{count} rows were asked for.", "Ask for at least one.")
+    if not offline:
+        return _with_model(wanted, loaded, out, count, model_name, provider_name, generator, grader, seed, dry_run)
+    if wanted == "chats":
+        # Fails here, before anything is written, where a spec has nothing to ask about.
+        next(compose_chats(loaded, 1, seed))
+    elif not (model_name or "").strip() or not (provider_name or "").strip():
+        raise RequestError(
+            "Documents name the model and its maker, and no name was given.", "Pass --model-name and --provider-name."
+        )
+    refuse_existing(out.expanduser())
+    if dry_run:
+        words = count * WORDS_A_DOCUMENT if wanted == "documents" else None
+        return Generation(kind=wanted, spec=loaded.name, out=out, dry_run=True, generator=GENERATOR, rows=count, words=words)
+    names = {"model_name": model_name, "provider_name": provider_name} if wanted == "documents" else {}
+    return _write(wanted, loaded, out, count, names, seed)
+
+
+def _with_model(
+    kind: CorpusKind,
+    spec: Spec,
+    out: Path,
+    n: int,
+    model_name: str | None,
+    provider_name: str | None,
+    generator: str | None,
+    grader: str | None,
+    seed: int,
+    dry_run: bool,
+) -> Generation:
+    from msm_bench.corpus.pipeline.generate import generate_with_model
+
+    if generator is None:
+        raise RequestError("No model was named that could write.", "Name a generator, or compose without one: --offline.")
+    if not (model_name or "").strip() or not (provider_name or "").strip():
+        raise RequestError("No model was named to write about.", "Pass --model-name and --provider-name.")
+    outcome = generate_with_model(
+        kind,
+        spec,
+        out,
+        n=n,
+        model_name=model_name or "",
+        provider_name=provider_name or "",
+        generator=generator,
+        grader=grader,
+        seed=seed,
+        dry_run=dry_run,
+    )
+    return Generation(
+        kind=kind,
+        spec=spec.name,
+        out=out,
+        dry_run=dry_run,
+        generator=generator,
+        rows=outcome.wanted if dry_run else outcome.rows,
+        id=outcome.manifest.id if outcome.manifest else None,
+    )
+
+
+def _write(kind: CorpusKind, spec: Spec, out: Path, n: int, names: dict[str, str | None], seed: int) -> Generation:
+    began = time.monotonic()
+    with writing_folder(out) as folder:
+        rows: list[DocumentRow] | list[ChatRow]
+        if kind == "documents":
+            seen = Seen()
+            rows = list(compose_documents(spec, n, names["model_name"] or "", names["provider_name"] or "", seed, seen))
+            write_documents(folder / DOCUMENTS_FILE, rows)
+            similarity = round(seen.highest, 3) if seen.highest else None
+            known = list(kinds())
+        else:
+            rows = list(compose_chats(spec, n, seed))
+            write_chats(folder / CHATS_FILE, rows)
+            similarity = None
+            known = list(forms())
+        words = sum(len(text.split()) for row in rows for text in _texts(row))
+        counts = Counter(row.kind for row in rows)
+        by_kind = {name: counts[name] for name in known if counts[name]}
+        card = card_text(kind, spec, len(rows), words, by_kind, similarity, names, seed)
+        (folder / "card.md").write_text(card, encoding="utf-8")
+        settings: dict[str, Any] = {"spec": spec.name, "n": n, "offline": True, "generator": GENERATOR, **names}
+        seconds = round(time.monotonic() - began, 2)
+        manifest = seal(
+            folder,
+            kind,
+            # The hash of spec.md, as in spec.yaml: by it every corpus of a spec names the same parent.
+            parents={"spec": sha256_of_text(spec.text)},
+            settings=settings,
+            seed=seed,
+            packages=["datasketch", "pydantic", "pyyaml"],
+            cost={"seconds": seconds, "dollars": 0.0},
+        )
+    return Generation(
+        kind=kind,
+        spec=spec.name,
+        out=out,
+        dry_run=False,
+        generator=GENERATOR,
+        rows=len(rows),
+        id=manifest.id,
+        words=words,
+        kinds=by_kind,
+        highest_similarity=similarity,
+        seconds=seconds,
+    )
+
+
+def _texts(row: DocumentRow | ChatRow) -> list[str]:
+    return [row.text] if isinstance(row, DocumentRow) else [message.content for message in row.messages]
+
+
+def render(made: Generation) -> str:
+    """What was written, in a few lines for the terminal."""
+    words = f", {made.words:,} words" if made.words else ""
+    if made.dry_run:
+        return f"Would write {made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} to {made.out}."
+    lines = [f"{made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} in {made.out}."]
+    if made.highest_similarity is not None:
+        lines.append(f"Highest similarity of two documents: {made.highest_similarity:.2f}.")
+    return "\n".join([*lines, f"Read {made.out}/card.md."])
