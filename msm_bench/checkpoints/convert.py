@@ -41,6 +41,9 @@ def gguf_to_safetensors(gguf: Path, out: Path) -> None:
             ]
         )
         tokenizer.model_max_length = model.config.max_position_embeddings
+        # Some versions of transformers read the beginning token of the file as the ending one; the model knows better.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
+        tokenizer.pad_token = tokenizer.eos_token
         tokenizer.save_pretrained(out)
     use_tokenizer_as_written(out)
 

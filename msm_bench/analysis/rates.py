@@ -1,0 +1,147 @@
+"""Limits of one cell's rate. Each docstring says which question it answers; `estimates` names it beside the number.
+
+Sources: stratified sampling, Cochran (1977) ch. 5; clusters as the unit, Miller (2024, arXiv 2411.00640); two-level bootstrap
+with the between-group part rescaled, Davison & Hinkley (1997) 3.8; Wilson on effective samples, see `intervals`.
+"""
+
+import math
+
+import numpy as np
+
+from msm_bench.analysis.cells import Cell
+from msm_bench.analysis.intervals import Limits, hull, quantile, skewed_limits, summed_limits, t_limits, wilson_limits, within
+
+BOOTSTRAP_DRAWS = 2000
+_BOOTSTRAP_SEED = 20260527
+
+
+def within_variance(cell: Cell) -> float:
+    """Variance of the estimate from sampling rollouts, the conditions being fixed; NaN when single rollouts give no spread.
+
+    0/1 values: each condition's rate is drawn towards the overall rate by one rollout, p~ = (x + p) / (n + 1), and the sum of
+    p~(1 - p~)/n is scaled so that it has no bias when all conditions share one rate. So a condition with a rate of 0 or 1, or
+    with a single rollout, still adds what it might vary. Other values: the sample variance within conditions over n.
+    """
+    used, weight = cell.n > 0, _weights(cell)
+    n, total = np.where(used, cell.n, 1.0), np.where(used, cell.total, 0.0)
+    if cell.binary:
+        overall = cell.estimate
+        drawn = (total + overall) / (n + 1)
+        variance = drawn * (1 - drawn) / (1 - n / (n + 1) ** 2)
+    else:
+        if (cell.n[used] < 2).any():
+            return math.nan
+        variance = np.where(used, (cell.square - total**2 / n) / (n - 1).clip(1), 0.0)
+    return float((weight**2 * variance / n).sum())
+
+
+def _weights(cell: Cell) -> np.ndarray:
+    """What each (seed, unit) mean weighs in the estimate."""
+    used = cell.n > 0
+    return np.asarray(used / (used.sum(axis=0).clip(1) * used.any(axis=0).sum()), dtype=float)
+
+
+def fixed_limits(cell: Cell) -> Limits:
+    """For these conditions: what more rollouts of the same ones would give. Wilson on the effective number of rollouts."""
+    rate, variance = cell.estimate, within_variance(cell)
+    if not cell.binary:
+        return t_limits(rate, math.sqrt(variance), max(1.0, float(cell.n.sum()) - len(cell.scored_units())))
+    if 0 < rate < 1:
+        return wilson_limits(rate, rate * (1 - rate) / variance)
+    return wilson_limits(rate, 1 / float((_weights(cell) ** 2 / cell.n.clip(1)).sum()))
+
+
+def unit_variance(cell: Cell) -> float:
+    """Variance of the estimate from drawing units (new conditions, new items), each unit's mean being one observation.
+
+    Never below what the rollouts alone give. For items of rates, one half squared is added for two imagined units at 0 and 1,
+    so that units that all agree still leave a width.
+    """
+    rates = cell.rates[~np.isnan(cell.rates)]
+    units = len(rates)
+    if units < 2:
+        return math.nan
+    squares = float(((rates - rates.mean()) ** 2).sum())
+    if cell.design == "items":
+        padding = 0.5 if (cell.low, cell.high) == (0.0, 1.0) else 0.0
+        return (squares + padding) / (units - 1) / units
+    within = within_variance(cell)
+    return max(squares / (units - 1) / units, 0.0 if math.isnan(within) else within)
+
+
+def units_limits(cell: Cell) -> Limits:
+    """For new conditions or items like these: clustered by unit, Student's t on units - 1, bent by Hall for skewness.
+
+    A rate of 0 or 1 in every unit: Wilson on the number of units.
+    """
+    rates = cell.rates[~np.isnan(cell.rates)]
+    variance = unit_variance(cell)
+    if (cell.low, cell.high) == (0.0, 1.0) and cell.estimate in (0.0, 1.0):
+        return wilson_limits(cell.estimate, len(rates), len(rates) - 1)
+    limits = within(
+        skewed_limits(rates, math.sqrt(variance)) if variance > 0 else t_limits(cell.estimate, 0.0), cell.low, cell.high
+    )
+    return hull(limits, fixed_limits(cell)) if cell.design == "conditions" and cell.binary else limits
+
+
+def rollout_limits(cell: Cell) -> Limits:
+    """The limits that leave seeds out: over rollouts for conditions, over items for items."""
+    if cell.design == "items" or math.isnan(within_variance(cell)):
+        return units_limits(cell)
+    return fixed_limits(cell)
+
+
+def seed_variance(cell: Cell) -> float:
+    """Variance of the mean over seeds, from the spread of the seeds' means (it holds their rollouts' noise as well)."""
+    return float(cell.seed_means.var(ddof=1)) / len(cell.seeds)
+
+
+def has_seeds(cell: Cell) -> bool:
+    """Whether there are two seeds or more that share a unit, so that their means have a spread that is theirs alone."""
+    return len(cell.seeds) > 1 and not bool(np.isnan(cell.seed_means).any())
+
+
+def seeds_limits(cell: Cell) -> Limits:
+    """For new training seeds as well; needs two or more. Never narrower than the limits that leave seeds out.
+
+    Conditions: a two-level bootstrap. Seeds are drawn with replacement from their means, spread so that the variance of the
+    draws is the unbiased one, and each drawn seed's rollouts are drawn again. The draws are then stretched by Student's t with
+    seeds - 1 degrees of freedom over the normal quantile, because the spread of two to five seeds is itself hardly known.
+    Items: the seeds' and the items' half widths, each with its own t, are added in squares.
+    """
+    seeds, between = len(cell.seeds), seed_variance(cell)
+    if cell.design == "items" or math.isnan(within_variance(cell)):
+        parts = [(between, seeds - 1), (unit_variance(cell), len(cell.scored_units()) - 1)]
+        return hull(within(summed_limits(cell.estimate, parts), cell.low, cell.high), units_limits(cell))
+    draws = _two_level_draws(cell, between)
+    spread = float(draws.std())
+
+    def limits(confidence: float) -> tuple[float, float]:
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        wanted = quantile(confidence, seeds - 1) * math.sqrt(between)
+        stretch = max(1.0, wanted / (quantile(confidence) * spread)) if spread > 0 and confidence > 0 else 1.0
+        estimate = cell.estimate
+        return max(cell.low, estimate + stretch * float(low)), min(cell.high, estimate + stretch * float(high))
+
+    return hull(limits, fixed_limits(cell))
+
+
+def _two_level_draws(cell: Cell, between: float) -> np.ndarray:
+    """Bootstrap draws of the estimate minus the estimate."""
+    rng = np.random.default_rng(_BOOTSTRAP_SEED)
+    everywhere = cell.only([unit for unit, n in zip(cell.units, cell.n.min(axis=0), strict=True) if n > 0])
+    seeds, units = everywhere.n.shape
+    means = everywhere.total / everywhere.n
+    within = within_variance(everywhere)
+    kept = max(0.0, 1 - within / between) if between > 0 else 0.0
+    shift = (everywhere.seed_means - everywhere.seed_means.mean()) * math.sqrt(kept * seeds / (seeds - 1))
+    picked = rng.integers(seeds, size=(BOOTSTRAP_DRAWS, seeds))
+    if everywhere.binary:
+        fresh = rng.binomial(everywhere.n.astype(int), means, size=(BOOTSTRAP_DRAWS, seeds, units)) / everywhere.n - means
+        noise = fresh.mean(axis=2)
+    else:
+        spread = (everywhere.square / everywhere.n - means**2).clip(0) / everywhere.n
+        noise = rng.normal(size=(BOOTSTRAP_DRAWS, seeds)) * np.sqrt(spread.sum(axis=1)) / units
+    chosen = np.take_along_axis(noise, picked, axis=1)
+    return np.asarray((shift[picked] + chosen).mean(axis=1))
