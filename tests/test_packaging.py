@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("link", ["tasks", "scorers", "specs"])
+@pytest.mark.parametrize("link", ["tasks", "scorers", "trainers", "specs"])
 def test_links_resolve_into_the_package(link: str) -> None:
     assert (ROOT / link).resolve() == ROOT / "msm_bench" / link
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from msm_bench.checkpoints import store
 from msm_bench.checkpoints.embedded import EMBEDDED_NAME, embedded_model
 from msm_bench.checkpoints.hub import hub_snapshot
+from msm_bench.checkpoints.manifest import Checkpoint, read_checkpoint
 from msm_bench.checkpoints.weights import check_safetensors, sha256_of_weights
 from msm_bench.errors import CorruptWeightsError, DownloadError, ModelNotFoundError, NotAModelError
 
@@ -97,7 +98,22 @@ def _adapter(name: str, folder: Path, origin: dict[str, str]) -> ResolvedModel:
             raise _pickled(folder)
         raise NotAModelError(f"'{folder}' is no whole adapter: {_ADAPTER_WEIGHTS} is missing.", "Copy the whole folder again.")
     check_safetensors(weights)
-    base, base_identity = _base(folder)
+    record = read_checkpoint(folder)
+    base, base_identity = _base(folder, record)
+    sha256 = sha256_of_weights([weights])
+    if record is not None:
+        if sha256 != record.weights_sha256:
+            raise CorruptWeightsError(
+                f"The weights of the checkpoint '{folder}' are not those of its record.", "Copy the whole folder again."
+            )
+        if base_identity["sha256"] != record.base.sha256:
+            raise CorruptWeightsError(
+                f"The checkpoint '{folder}' was trained on other weights than those in '{base}' "
+                f"({record.base.name}, {record.base.source}).",
+                "Restore those weights; for the embedded model choose their source with MSM_BENCH_EMBEDDED_SOURCE.",
+            )
+        # The same bytes, under the name that says more than the place where they lie.
+        base_identity = {**base_identity, "source": record.base.source}
     has_tokenizer = any((folder / file).is_file() for file in _TOKENIZER_FILES)
     return ResolvedModel(
         name=name,
@@ -106,14 +122,17 @@ def _adapter(name: str, folder: Path, origin: dict[str, str]) -> ResolvedModel:
         template_source=str(folder if has_tokenizer else base),
         identity={
             **origin,
-            "sha256": sha256_of_weights([weights]),
+            "sha256": sha256,
             **{f"base_{key}": value for key, value in base_identity.items()},
         },
     )
 
 
-def _base(adapter: Path) -> tuple[Path, dict[str, str]]:
-    """The folder and identity of the full weights that an adapter's configuration names."""
+def _base(adapter: Path, record: Checkpoint | None) -> tuple[Path, dict[str, str]]:
+    """The folder and identity of the full weights that an adapter's configuration names.
+
+    Where they are not there any more (the cache moved, another machine), the name in the checkpoint's record is tried.
+    """
     config = _read_json(adapter / _ADAPTER_CONFIG)
     named = config.get("base_model_name_or_path")
     where = f"The base is named by base_model_name_or_path in '{adapter / _ADAPTER_CONFIG}'."
@@ -127,14 +146,27 @@ def _base(adapter: Path) -> tuple[Path, dict[str, str]]:
         else:
             folder, origin = _find(named, config.get("revision"))
     except (ModelNotFoundError, DownloadError) as error:
-        problem = f"The base model '{named}' of the adapter '{adapter}' was not found: {error.problem}"
-        raise type(error)(problem, f"{error.mend} {where}") from error
+        recorded = _recorded(record, named)
+        if recorded is None:
+            problem = f"The base model '{named}' of the adapter '{adapter}' was not found: {error.problem}"
+            raise type(error)(problem, f"{error.mend} {where}") from error
+        folder, origin = recorded
     if (folder / _ADAPTER_CONFIG).is_file():
         raise NotAModelError(
             f"The base model of the adapter '{adapter}' is itself an adapter ('{folder}').",
             "Merge that adapter into its own base first, and name the merged folder as the base.",
         )
     return folder, _full(folder, origin)
+
+
+def _recorded(record: Checkpoint | None, named: str) -> tuple[Path, dict[str, str]] | None:
+    if record is None or record.base.name == named:
+        return None
+    commit = record.base.source.removeprefix("hub@") if _HUB_ID.fullmatch(record.base.name) else None
+    try:
+        return _find(record.base.name, commit)
+    except (ModelNotFoundError, DownloadError):
+        return None
 
 
 def _full_weights(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+from rich.console import Group, RenderableType
 
 from msm_bench.artefacts import refuse_existing, seal, sha256_of_text, writing_folder
 from msm_bench.corpus.card import card_text
@@ -50,6 +51,8 @@ class Generation(BaseModel):
     highest_similarity: float | None = None
     """Of two documents, estimated by MinHash; absent for chats, in a dry run and where no two were close enough to compare."""
     seconds: float | None = None
+    quote: Any = None
+    """The price, where a model writes; see `pipeline.quote`."""
 
 
 def generate(
@@ -65,6 +68,7 @@ def generate(
     allow_control: bool = False,
     generator: str | None = None,
     grader: str | None = None,
+    **pipeline: Any,
 ) -> Generation:
     """Writes a corpus made from a spec, as an artefact folder.
 
@@ -81,6 +85,7 @@ def generate(
         allow_control: Also for a control spec, which describes what nobody wants.
         generator: Without `offline`: the model that writes, by its Inspect name.
         grader: Without `offline`: the model that filters and reviews; by default the generator.
+        pipeline: Without `offline`: further settings of `pipeline.generate.generate_with_model`.
 
     Raises:
         RequestError: an argument does not fit, something stands at `out`, or the spec is a control and that was not allowed.
@@ -99,7 +104,10 @@ def generate(
     if count < 1:
         raise RequestError(f"{count} rows were asked for.", "Ask for at least one.")
     if not offline:
-        return _with_model(wanted, loaded, out, count, model_name, provider_name, generator, grader, seed, dry_run)
+        names = {"model_name": model_name, "provider_name": provider_name}
+        return _with_model(
+            wanted, loaded, out, names, n=count, generator=generator, grader=grader, seed=seed, dry_run=dry_run, **pipeline
+        )
     if wanted == "chats":
         # Fails here, before anything is written, where a spec has nothing to ask about.
         next(compose_chats(loaded, 1, seed))
@@ -116,43 +124,33 @@ def generate(
 
 
 def _with_model(
-    kind: CorpusKind,
-    spec: Spec,
-    out: Path,
-    n: int,
-    model_name: str | None,
-    provider_name: str | None,
-    generator: str | None,
-    grader: str | None,
-    seed: int,
-    dry_run: bool,
+    kind: CorpusKind, spec: Spec, out: Path, names: dict[str, str | None], *, generator: str | None, **settings: Any
 ) -> Generation:
     from msm_bench.corpus.pipeline.generate import generate_with_model
 
     if generator is None:
         raise RequestError("No model was named that could write.", "Name a generator, or compose without one: --offline.")
-    if not (model_name or "").strip() or not (provider_name or "").strip():
+    given = {name: text for name, text in names.items() if text and text.strip()}
+    if len(given) < len(names):
         raise RequestError("No model was named to write about.", "Pass --model-name and --provider-name.")
     outcome = generate_with_model(
         kind,
         spec,
         out,
-        n=n,
-        model_name=model_name or "",
-        provider_name=provider_name or "",
         generator=generator,
-        grader=grader,
-        seed=seed,
-        dry_run=dry_run,
+        model_name=given["model_name"],
+        provider_name=given["provider_name"],
+        **settings,
     )
     return Generation(
         kind=kind,
         spec=spec.name,
         out=out,
-        dry_run=dry_run,
+        dry_run=bool(settings["dry_run"]),
         generator=generator,
-        rows=outcome.wanted if dry_run else outcome.rows,
+        rows=outcome.wanted if settings["dry_run"] else outcome.rows,
         id=outcome.manifest.id if outcome.manifest else None,
+        quote=outcome.quote,
     )
 
 
@@ -207,12 +205,15 @@ def _texts(row: DocumentRow | ChatRow) -> list[str]:
     return [row.text] if isinstance(row, DocumentRow) else [message.content for message in row.messages]
 
 
-def render(made: Generation) -> str:
-    """What was written, in a few lines for the terminal."""
+def render(made: Generation) -> RenderableType:
+    """What was written, in a few lines for the terminal; the price first, where there is one."""
     words = f", {made.words:,} words" if made.words else ""
     if made.dry_run:
-        return f"Would write {made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} to {made.out}."
-    lines = [f"{made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} in {made.out}."]
-    if made.highest_similarity is not None:
-        lines.append(f"Highest similarity of two documents: {made.highest_similarity:.2f}.")
-    return "\n".join([*lines, f"Read {made.out}/card.md."])
+        lines = [f"Would write {made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} to {made.out}."]
+    else:
+        lines = [f"{made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} in {made.out}."]
+        if made.highest_similarity is not None:
+            lines.append(f"Highest similarity of two documents: {made.highest_similarity:.2f}.")
+        if made.id is not None:
+            lines.append(f"Read {made.out}/card.md.")
+    return Group(*([made.quote] if made.quote is not None else []), *lines)

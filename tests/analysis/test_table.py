@@ -119,7 +119,9 @@ def test_of_a_retried_run_the_later_log_counts(tmp_path: Path) -> None:
 def test_a_checkpoint_names_its_seed_and_base(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    (folder / "checkpoint.json").write_text('{"base": {"name": "org/base", "sha256": "0"}, "seed": 3, "recipe": {"name": "laptop"}, "id": "x"}')
+    (folder / "checkpoint.json").write_text(
+        '{"base": {"name": "org/base", "sha256": "0"}, "seed": 3, "recipe": {"name": "laptop"}, "id": "x"}'
+    )
     table = read_table(agentic(tmp_path / "a.eval", {"murder/none": (1, 3)}, arm="a", model=f"msm/{folder}"))
     first = table.iloc[0]
     assert (first["seed"], first["base"], first["recipe"]) == ("3", "org/base", "laptop")

@@ -1,0 +1,227 @@
+"""What an experiment costs, before anything is spent: tokens, updates, hours, rollouts, judge calls, dollars, disk.
+
+Times come from `rates.yaml` (measured), prices from the corpus room's price file. What cannot be known is absent, not zero.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, PositiveFloat
+from rich.table import Table
+
+from msm_bench.corpus.pipeline.prices import PriceBook, Usage, load_prices
+from msm_bench.errors import RequestError
+from msm_bench.experiment.cells import CorpusCell, EvalCell, TrainCell, plan
+from msm_bench.experiment.running import Places, is_done
+from msm_bench.experiment.settings import Experiment
+from msm_bench.trainers.contract import find_trainer
+from msm_bench.trainers.recipe import resolve_recipe
+
+RATES = Path(__file__).parent / "rates.yaml"
+
+
+class Device(BaseModel):
+    """A device's measured rates, in bf16 FLOP/s that training and decoding really reach."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training_flops: PositiveFloat
+    generation_flops: PositiveFloat
+    source: str
+
+
+class Rates(BaseModel):
+    """`rates.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters: dict[str, PositiveFloat]
+    """Base model's name to its parameters."""
+    devices: dict[str, Device]
+    judge_input: PositiveFloat
+    judge_output: PositiveFloat
+    """Tokens of one judgement."""
+    generation_input: PositiveFloat
+    """Prompt tokens of one generated row that the provider's cache does not serve."""
+    tokens_per_rollout: dict[str, PositiveFloat]
+    """Task to the tokens that one rollout reads and writes."""
+    judged: tuple[str, ...]
+
+
+class CellCost(BaseModel):
+    """One cell. Absent (None): does not apply, or cannot be known."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    name: str
+    done: bool
+    rows: int | None = None
+    tokens: float | None = None
+    updates: int | None = None
+    rollouts: int | None = None
+    judge_calls: int | None = None
+    hours: float | None = None
+    dollars: float | None = None
+    gigabytes: float | None = None
+
+
+class Cost(BaseModel):
+    """The whole experiment."""
+
+    model_config = ConfigDict(frozen=True)
+
+    experiment: str
+    device: str
+    cells: tuple[CellCost, ...]
+    unknown: tuple[str, ...]
+    """What could not be priced, and why."""
+
+    def total(self, field: str, missing_only: bool = True) -> float | None:
+        """Sum over the cells that are still to be made; None where nothing is known."""
+        values = [getattr(cell, field) for cell in self.cells if not (missing_only and cell.done)]
+        known = [float(value) for value in values if value is not None]
+        return sum(known) if known else None
+
+
+def load_rates() -> Rates:
+    """The shipped rates."""
+    return Rates.model_validate(yaml.safe_load(RATES.read_bytes()))
+
+
+def cost(experiment: Experiment, device: str, root: Path = Path("runs"), logs: Path = Path("logs")) -> Cost:
+    """The price of every cell on a kind of device. Loads no weights and writes nothing.
+
+    Raises:
+        RequestError: the device has no measured rate.
+    """
+    rates, book = load_rates(), load_prices()
+    if device not in rates.devices:
+        raise RequestError(f"There is no measured rate for '{device}'.", f"Use one of: {', '.join(rates.devices)}.")
+    pricer = _Pricer(experiment, rates, rates.devices[device], book, Places.of(experiment, root, logs))
+    cells = [pricer.cell(cell) for cell in plan(experiment).cells()]
+    return Cost(experiment=experiment.name, device=device, cells=tuple(cells), unknown=tuple(dict.fromkeys(pricer.unknown)))
+
+
+class _Pricer:
+    def __init__(self, experiment: Experiment, rates: Rates, device: Device, book: PriceBook, places: Places) -> None:
+        self.experiment, self.rates, self.device, self.book, self.places = experiment, rates, device, book, places
+        self.unknown: list[str] = []
+        self.parameters = experiment.base_parameters or rates.parameters.get(experiment.base)
+        if self.parameters is None:
+            self.unknown.append(f"hours: base_parameters of '{experiment.base}' is not given")
+
+    def cell(self, cell: CorpusCell | TrainCell | EvalCell) -> CellCost:
+        done = is_done(cell, self.places)
+        match cell:
+            case CorpusCell():
+                return self._corpus(cell, done)
+            case TrainCell():
+                return self._training(cell, done)
+            case EvalCell():
+                return self._evaluation(cell, done)
+
+    def _corpus(self, cell: CorpusCell, done: bool) -> CellCost:
+        tokens = self._tokens(cell)
+        dollars: float | None = None
+        if cell.kind in ("mix", "folder") or self.experiment.corpora.offline:
+            dollars = 0.0
+        else:
+            usage = Usage(input=int(cell.rows * self.rates.generation_input), output=int(tokens))
+            dollars = self._dollars(self.experiment.generator, "generator", usage)
+        return CellCost(
+            kind="corpus", name=cell.name, done=done, rows=cell.rows, tokens=tokens, dollars=dollars, gigabytes=tokens * 6e-9
+        )
+
+    def _tokens(self, cell: CorpusCell) -> float:
+        made = self.experiment.corpora
+        file_kind = "documents" if cell.kind == "documents" else "chats"
+        return cell.rows * (made.tokens_per_document if file_kind == "documents" else made.tokens_per_chat)
+
+    def _training(self, cell: TrainCell, done: bool) -> CellCost:
+        experiment = self.experiment
+        overrides = {name: str(value) for name, value in experiment.overrides.get(cell.stage.kind, {}).items()}
+        trainer = find_trainer(cell.stage.kind)
+        recipe = resolve_recipe(experiment.recipe, cell.stage.kind, trainer.recipe, overrides).settings
+        whole, *mixed = cell.corpora
+        per_row = self._tokens(whole[0]) / max(whole[0].rows, 1)
+        rows = whole[0].rows / (1 - sum(share or 0 for _, share in mixed))
+        tokens = min(rows * per_row, recipe.token_budget or float("inf")) * recipe.epochs
+        row_tokens = recipe.max_tokens if recipe.packing else per_row
+        updates = max(1, round(tokens / row_tokens / recipe.batch_rows))
+        # Forward and backward through frozen weights: 2 + 2 FLOPs a parameter and token, and the adapter's own are few.
+        flops = None if self.parameters is None else 4 * self.parameters * tokens
+        hours = None if flops is None else flops / self.device.training_flops / 3600
+        size = None if self.parameters is None else self.parameters * 0.02 * 4e-9
+        return CellCost(kind="training", name=cell.name, done=done, tokens=tokens, updates=updates, hours=hours, gigabytes=size)
+
+    def _evaluation(self, cell: EvalCell, done: bool) -> CellCost:
+        rollouts = calls = 0
+        tokens = 0.0
+        for each in self.experiment.evals:
+            n = (each.samples or self._samples(each.task, each.args)) * each.epochs
+            rollouts += n
+            calls += n if each.task in self.rates.judged else 0
+            tokens += n * self.rates.tokens_per_rollout.get(each.task, 2000)
+        usage = Usage(input=int(calls * self.rates.judge_input), output=int(calls * self.rates.judge_output))
+        dollars = self._dollars(self.experiment.grader, "grader", usage) if calls else 0.0
+        hours = None if self.parameters is None else 2 * self.parameters * tokens / self.device.generation_flops / 3600
+        return CellCost(
+            kind="evaluation",
+            name=cell.name,
+            done=done,
+            rollouts=rollouts,
+            tokens=tokens,
+            judge_calls=calls if self.experiment.grader else None,
+            hours=hours,
+            dollars=dollars,
+            gigabytes=tokens * 6e-9,
+        )
+
+    def _samples(self, task: str, args: dict[str, Any]) -> int:
+        """Counted from the task itself, which is made without a model."""
+        from inspect_ai._util.registry import registry_create
+
+        import msm_bench._registry  # noqa: F401  (makes the tasks known)
+
+        name = task if "/" in task else f"msm_bench/{task}"
+        try:
+            return len(registry_create("task", name, **args).dataset)
+        except LookupError:
+            self.unknown.append(f"rollouts of '{task}': the task is not installed; give its samples")
+            return 0
+
+    def _dollars(self, model: str | None, role: str, usage: Usage) -> float | None:
+        if model is None:
+            self.unknown.append(f"dollars: no {role} is named")
+            return None
+        price = self.book.price(model)
+        if price is None:
+            self.unknown.append(f"dollars: the price file does not know '{model}'")
+            return None
+        return price.dollars(usage)
+
+
+def render(found: Cost) -> Table:
+    """The cost as a table, a total in its last line."""
+    fields = ("rows", "tokens", "updates", "rollouts", "judge_calls", "hours", "dollars", "gigabytes")
+    table = Table(title=f"{found.experiment} on {found.device}: what is still to be made")
+    table.add_column("cell", overflow="fold")
+    for name in fields:
+        table.add_column(name.replace("_", " "), justify="right")
+    for cell in found.cells:
+        values = [_short(getattr(cell, name)) for name in fields]
+        table.add_row(f"{cell.kind} {cell.name}", *(["there", *values[1:]] if cell.done else values))
+    table.add_section()
+    table.add_row("all that is missing", *(_short(found.total(field)) for field in fields))
+    return table
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return "—"
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
+    return f"{value:.3g}"
