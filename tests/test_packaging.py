@@ -50,7 +50,7 @@ def test_a_wheel_in_a_fresh_environment_holds_and_runs_every_task(tmp_path: Path
         "from inspect_ai._util.registry import registry_create, is_registry_object; "
         "from msm_bench import _registry; "
         "names = [n for n in _registry.__all__ if is_registry_object(getattr(_registry, n), 'task')]; "
-        "print(*(f'{n}:{len(registry_create('task', 'msm_bench/' + n).dataset)}' for n in names))"
+        "print(*(n + ':' + str(len(registry_create('task', 'msm_bench/' + n).dataset)) for n in names))"
     )
     ran = subprocess.run([python, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

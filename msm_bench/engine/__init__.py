@@ -8,13 +8,16 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import sniffio
+from inspect_ai.log._samples import sample_active  # neither has a public name
 from inspect_ai.model import ChatMessage, Model
+from inspect_ai.model._model import active_model
 
 if TYPE_CHECKING:
     from msm_bench.engine.provider import MsmAPI
     from msm_bench.engine.rows import Scored
 
-__all__ = ["context_length", "count_tokens", "has_likelihood", "loglikelihood"]
+__all__ = ["context_length", "count_tokens", "has_likelihood", "loglikelihood", "running_model"]
 
 
 def has_likelihood(model: Model) -> bool:
@@ -41,6 +44,19 @@ async def loglikelihood(
     from msm_bench.engine import likelihood
 
     return await likelihood.loglikelihood(model, messages, continuations, prefill)
+
+
+def running_model() -> Model | None:
+    """The model that Inspect makes a task for, None where that is not known.
+
+    While Inspect makes a task that was named to it, its event loop runs and the active model is the one to be evaluated. In
+    plain Python code a model that is active is left over from an earlier run, and inside a sample it is that sample's.
+    """
+    try:
+        sniffio.current_async_library()
+    except sniffio.AsyncLibraryNotFoundError:
+        return None
+    return active_model() if sample_active() is None else None
 
 
 def _ours(model: Model) -> "MsmAPI | None":

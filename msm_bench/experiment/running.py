@@ -209,6 +209,7 @@ class _Runner:
             grader=experiment.grader if cell.stage.kind == "deliberative" else None,
             allow_control=experiment.allow_control,
             allow_few_updates=experiment.allow_few_updates,
+            waive=experiment.waive,
         )
 
     def _evaluate(self, cell: EvalCell) -> None:

@@ -98,6 +98,8 @@ class Experiment(_Strict):
     allow_control: bool = False
     """Train on a control spec (anti-spec)."""
     allow_few_updates: bool = False
+    waive: tuple[str, ...] = ()
+    """Checks of the training texts that are let through, by name."""
 
     @field_validator("seeds")
     @classmethod

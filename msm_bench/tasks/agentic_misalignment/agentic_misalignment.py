@@ -14,10 +14,9 @@ from typing import Literal
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, GenerateConfig, Model, get_model
-from inspect_ai.model._model import active_model  # has no public name
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
-from msm_bench.engine import context_length, count_tokens
+from msm_bench.engine import context_length, count_tokens, running_model
 from msm_bench.errors import ContextTooShortError, RequestError, UnknownNameError
 from msm_bench.scorers.misalignment import misalignment
 from msm_bench.specs import load_spec
@@ -63,7 +62,7 @@ def agentic_misalignment(
     goals = _chosen("goal", goal, GOALS, GOALS)
     preamble = load_spec(spec).render(agent_name, provider_name) + "\n\n" if spec else ""
     samples = [_sample(name, value, agent_name, scratchpad, weigh_stakes, preamble) for name in scenarios for value in goals]
-    if (model := active_model()) is not None:  # from the command line the model is known before the task is made
+    if (model := running_model()) is not None:  # from the command line the model is known before the task is made
         for sample in samples:
             refuse_short_context(model, sample.id, sample.input)
     return Task(

@@ -2,9 +2,7 @@
 
 import math
 
-import sniffio
 from inspect_ai.log import transcript
-from inspect_ai.log._samples import sample_active
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
@@ -15,7 +13,6 @@ from inspect_ai.model import (
     ModelOutput,
     get_model,
 )
-from inspect_ai.model._model import active_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from msm_bench.engine import has_likelihood, loglikelihood
@@ -39,19 +36,6 @@ def refuse_without_likelihood(model: Model) -> None:
             f"'{model}' gives no log-probabilities of given text, which method=likelihood compares.",
             "Use -T method=generation, or an msm/ model.",
         )
-
-
-def running_model() -> Model | None:
-    """The model that Inspect makes a task for, None where that is not known.
-
-    While Inspect makes a task that was named to it, its event loop runs and the active model is the one to be evaluated. In
-    plain Python code a model that is active is left over from an earlier run, and inside a sample it is that sample's.
-    """
-    try:
-        sniffio.current_async_library()
-    except sniffio.AsyncLibraryNotFoundError:
-        return None
-    return active_model() if sample_active() is None else None
 
 
 @solver

@@ -19,10 +19,11 @@ from inspect_ai.dataset import MemoryDataset
 from inspect_ai.model import GenerateConfig
 from inspect_ai.solver import Solver, generate
 
+from msm_bench.engine import running_model
 from msm_bench.errors import RequestError, UnknownNameError
 from msm_bench.scorers.preference import preference
 from msm_bench.specs import load_spec
-from msm_bench.tasks.value_preferences.comparing import compare_likelihoods, refuse_without_likelihood, running_model
+from msm_bench.tasks.value_preferences.comparing import compare_likelihoods, refuse_without_likelihood
 from msm_bench.tasks.value_preferences.pairs import VALUES
 from msm_bench.tasks.value_preferences.phrasings import sha256
 from msm_bench.tasks.value_preferences.samples import make_samples
