@@ -17,6 +17,7 @@ from msm_bench.experiment.running import Places, is_done
 from msm_bench.experiment.settings import Experiment
 from msm_bench.trainers.contract import find_trainer
 from msm_bench.trainers.recipe import resolve_recipe
+from msm_bench.trainers.run import FEWEST_UPDATES
 
 RATES = Path(__file__).parent / "rates.yaml"
 
@@ -77,6 +78,8 @@ class Cost(BaseModel):
     cells: tuple[CellCost, ...]
     unknown: tuple[str, ...]
     """What could not be priced, and why."""
+    warnings: tuple[str, ...] = ()
+    """What would stop the run."""
 
     def total(self, field: str, missing_only: bool = True) -> float | None:
         """Sum over the cells that are still to be made; None where nothing is known."""
@@ -101,13 +104,20 @@ def cost(experiment: Experiment, device: str, root: Path = Path("runs"), logs: P
         raise RequestError(f"There is no measured rate for '{device}'.", f"Use one of: {', '.join(rates.devices)}.")
     pricer = _Pricer(experiment, rates, rates.devices[device], book, Places.of(experiment, root, logs))
     cells = [pricer.cell(cell) for cell in plan(experiment).cells()]
-    return Cost(experiment=experiment.name, device=device, cells=tuple(cells), unknown=tuple(dict.fromkeys(pricer.unknown)))
+    return Cost(
+        experiment=experiment.name,
+        device=device,
+        cells=tuple(cells),
+        unknown=tuple(dict.fromkeys(pricer.unknown)),
+        warnings=tuple(pricer.warnings),
+    )
 
 
 class _Pricer:
     def __init__(self, experiment: Experiment, rates: Rates, device: Device, book: PriceBook, places: Places) -> None:
         self.experiment, self.rates, self.device, self.book, self.places = experiment, rates, device, book, places
         self.unknown: list[str] = []
+        self.warnings: list[str] = []
         self.parameters = experiment.base_parameters or rates.parameters.get(experiment.base)
         if self.parameters is None:
             self.unknown.append(f"hours: base_parameters of '{experiment.base}' is not given")
@@ -150,6 +160,8 @@ class _Pricer:
         tokens = min(rows * per_row, recipe.token_budget or float("inf")) * recipe.epochs
         row_tokens = recipe.max_tokens if recipe.packing else per_row
         updates = max(1, round(tokens / row_tokens / recipe.batch_rows))
+        if updates < FEWEST_UPDATES and not experiment.allow_few_updates:
+            self.warnings.append(f"'{cell.name}' would make about {updates} updates; below {FEWEST_UPDATES} training refuses.")
         # Forward and backward through frozen weights: 2 + 2 FLOPs a parameter and token, and the adapter's own are few.
         flops = None if self.parameters is None else 4 * self.parameters * tokens
         hours = None if flops is None else flops / self.device.training_flops / 3600
@@ -206,7 +218,8 @@ class _Pricer:
 def render(found: Cost) -> Table:
     """The cost as a table, a total in its last line."""
     fields = ("rows", "tokens", "updates", "rollouts", "judge_calls", "hours", "dollars", "gigabytes")
-    table = Table(title=f"{found.experiment} on {found.device}: what is still to be made")
+    caption = "\n".join([*(f"Not priced: {reason}." for reason in found.unknown), *found.warnings]) or None
+    table = Table(title=f"{found.experiment} on {found.device}: what is still to be made", caption=caption)
     table.add_column("cell", overflow="fold")
     for name in fields:
         table.add_column(name.replace("_", " "), justify="right")

@@ -139,7 +139,7 @@ def test_a_dry_run_prices_every_cell_and_writes_nothing(name: str, tmp_path: Pat
     made = plan(experiment)
     assert len(found.cells) == len(made.corpora) + len(made.training) + len(made.evaluations)
     assert (found.total("hours") or 0) > 0 and (found.total("rollouts") or 0) > 0
-    assert not [reason for reason in found.unknown if "hours" in reason]
+    assert not [reason for reason in found.unknown if "hours" in reason] and not found.warnings
     json.dumps(found.model_dump(mode="json"))
 
 
