@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 MODEL = "msm/smollm2-135m"
-MAX_TOKENS = 192
+MAX_TOKENS = 128
 KEYS = {
     "decided": "decided",
     "harmful_action": "harmful",
