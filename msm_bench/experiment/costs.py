@@ -151,9 +151,10 @@ class _Pricer:
 
     def _training(self, cell: TrainCell, done: bool) -> CellCost:
         experiment = self.experiment
-        overrides = {name: str(value) for name, value in experiment.overrides.get(cell.stage.kind, {}).items()}
         trainer = find_trainer(cell.stage.kind)
-        recipe = resolve_recipe(experiment.recipe, cell.stage.kind, trainer.recipe, overrides).settings
+        recipe = resolve_recipe(
+            experiment.recipe, cell.stage.kind, trainer.recipe, experiment.overrides_of(cell.stage.kind)
+        ).settings
         whole, *mixed = cell.corpora
         per_row = self._tokens(whole[0]) / max(whole[0].rows, 1)
         rows = whole[0].rows / (1 - sum(share or 0 for _, share in mixed))

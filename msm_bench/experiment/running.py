@@ -197,7 +197,6 @@ class _Runner:
         data = [
             str(corpus.folder(root)) if share is None else f"{corpus.folder(root)}={share}" for corpus, share in cell.corpora
         ]
-        overrides = {name: str(value) for name, value in experiment.overrides.get(cell.stage.kind, {}).items()}
         train(
             cell.stage.kind,
             experiment.recipe,
@@ -205,7 +204,7 @@ class _Runner:
             data,
             cell.folder(root),
             parent=cell.parent.folder(root) if cell.parent else None,
-            overrides={**overrides, "seed": str(cell.seed)},
+            overrides=experiment.overrides_of(cell.stage.kind, cell.seed),
             grader=experiment.grader if cell.stage.kind == "deliberative" else None,
             allow_control=experiment.allow_control,
             allow_few_updates=experiment.allow_few_updates,

@@ -114,6 +114,11 @@ class Experiment(_Strict):
             raise ValueError("neither arms nor grid names an arm")
         return self
 
+    def overrides_of(self, trainer: str, seed: int | None = None) -> dict[str, str]:
+        """A trainer's settings that differ from the recipe, as texts, the seed among them where it is given."""
+        changed = {name: str(value) for name, value in self.overrides.get(trainer, {}).items()}
+        return changed if seed is None else {**changed, "seed": str(seed)}
+
     def all_arms(self) -> dict[str, Arm]:
         """Every arm by name: those written, those of the grid, and the matched controls.
 

@@ -139,8 +139,8 @@ def test_the_whole_is_hashed_once_in_a_process(cache: Path, built: list[str], mo
     folder = embedded_model(progress=False)
     store._hashed.clear()
     hashed: list[Path] = []
-    real = store.sha256_of
-    monkeypatch.setattr(store, "sha256_of", lambda path: hashed.append(path) or real(path))
+    real = store.sha256_of_file
+    monkeypatch.setattr(store, "sha256_of_file", lambda path: hashed.append(path) or real(path))
     for _ in range(3):
         embedded_model(progress=False)
     assert sorted(path.name for path in hashed) == ["config.json", "model.safetensors"]
