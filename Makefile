@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: check test demo
+.PHONY: check test demo grid
 
 .venv/installed: pyproject.toml constraints.txt
 	python3 -m venv .venv
@@ -21,3 +21,6 @@ test: .venv/dev
 
 demo: .venv/installed
 	$(PY) -m msm_bench.demo
+
+grid: .venv/installed
+	$(PY) -m msm_bench.grid

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import tempfile
@@ -30,12 +31,15 @@ from typing import Any, Self
 
 import psutil  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
 
 from msm_bench import __version__
 from msm_bench.errors import CacheError, RequestError, WorkError
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
+BUILDING = ".building-"
+"""What the name of an unfinished folder starts with."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
@@ -127,6 +131,15 @@ def installed_versions(packages: Iterable[str] = ()) -> dict[str, str]:
     return found
 
 
+def stored_files(folder: Path, leave_out: str | None = None) -> dict[str, StoredFile]:
+    """Every file of a folder and its sub-folders, by relative path with forward slashes, but for one at its top."""
+    return {
+        path.relative_to(folder).as_posix(): StoredFile(size=path.stat().st_size, sha256=sha256_of_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).as_posix() != leave_out
+    }
+
+
 def seal(
     folder: Path,
     kind: str,
@@ -148,11 +161,7 @@ def seal(
         packages: Packages whose versions belong into the manifest.
         cost: What it cost, by name with its unit.
     """
-    files = {
-        path.relative_to(folder).as_posix(): StoredFile(size=path.stat().st_size, sha256=sha256_of_file(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST_FILE
-    }
+    files = stored_files(folder, leave_out=MANIFEST_FILE)
     # Through JSON once, so that the id is computed from what a reader will see (a tuple comes back as a list).
     plain = json.loads(canonical_json(dict(settings or {})))
     manifest = Manifest(
@@ -226,25 +235,40 @@ def writing_folder(out: Path) -> Iterator[Path]:
     """
     out = out.expanduser().absolute()
     refuse_existing(out)
-    with _as_disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".building-{out.name}-{socket.gethostname()}-"
-        _remove_left_by_dead(out.parent, prefix)
-        building = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=out.parent))
+    with disk_errors(f"'{out.parent}'"), building_folder(out) as folder:
+        yield folder
+
+
+@contextmanager
+def building_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """As `writing_folder`, with errors of the disk as they come.
+
+    Args:
+        out: The final place, absolute.
+        replace: What stands there is put aside and removed at the end. For callers that hold a lock.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f"{BUILDING}{out.name}-{socket.gethostname()}-"
+    _remove_left_by_dead(out.parent, prefix)
+    building = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=out.parent))
+    replaced = building.with_name(f"{building.name}-replaced")
+    try:
+        building.chmod(0o777 & ~_umask())
+        yield building
+        for path in [*building.rglob("*"), building]:
+            flush(path)
+        if replace and out.exists():
+            out.rename(replaced)
         try:
-            building.chmod(0o777 & ~_umask())
-            yield building
-            for path in [*building.rglob("*"), building]:
-                _flush(path)
-            try:
-                building.rename(out)
-            except OSError:
-                # Somebody else was first; rename never replaces a folder that holds something.
-                refuse_existing(out)
-                raise
-            _flush(out.parent)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+            building.rename(out)
+        except OSError:
+            # Somebody else was first; rename never replaces a folder that holds something.
+            refuse_existing(out)
+            raise
+        flush(out.parent)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -257,7 +281,7 @@ def write_text_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -276,7 +300,8 @@ def _umask() -> int:
     return mask
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Puts a file's content, or a folder's list of names, on the disk."""
     if path.is_symlink() or (path.is_dir() and os.name == "nt"):  # Windows cannot open a folder
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -286,16 +311,39 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def disk_errno(error: BaseException) -> int | None:
+    """The error number when an error says that a disk is full or cannot be written to, else None."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, SafetensorError):
+        # safetensors writes through Rust, which puts the number into the text: "... (os error 28)".
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found.group(1)) if found else None
+    return number if number in _FULL | _UNWRITABLE else None
+
+
 @contextmanager
-def _as_disk_errors(out: Path) -> Iterator[None]:
+def disk_errors(
+    place: str,
+    full: str = "Free space there, or name another folder.",
+    unwritable: str = "Name a folder that you can write to.",
+) -> Iterator[None]:
+    """Turns a full or unwritable disk inside the block into a `CacheError`.
+
+    Args:
+        place: What is written to, as the message names it, in lower case.
+        full: The mend for a full disk.
+        unwritable: The mend for a place that cannot be written to.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise CacheError(f"The disk of '{out.parent}' is full.", "Free space there, or name another folder.") from error
-        if error.errno in _UNWRITABLE:
-            place = error.filename or out.parent
-            raise CacheError(
-                f"'{place}' cannot be written to ({os.strerror(error.errno)}).", "Name a folder that you can write to."
-            ) from error
-        raise
+    except (OSError, SafetensorError) as error:
+        number = disk_errno(error)
+        if number is None:
+            raise
+        if number in _FULL:
+            raise CacheError(f"The disk of {place} is full.", full) from error
+        raise CacheError(f"{_upper(place)} cannot be written to ({os.strerror(number)}).", unwritable) from error
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]

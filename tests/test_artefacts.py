@@ -1,5 +1,6 @@
 """Artefacts are whole or absent, and their ids are hashes of what was done."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,10 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from msm_bench.artefacts import (
     MANIFEST_FILE,
+    building_folder,
     canonical_json,
+    disk_errors,
     read_manifest,
     seal,
     sha256_of_file,
@@ -122,6 +126,37 @@ def test_a_place_below_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises((CacheError, RequestError)):
         make(tmp_path / "file" / "out")
+
+
+def test_a_folder_is_replaced_only_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    make(tmp_path / "out")
+    before = (tmp_path / "out" / MANIFEST_FILE).read_bytes()
+    with pytest.raises(ZeroDivisionError), building_folder(tmp_path / "out", replace=True) as folder:
+        (folder / "half").write_text("half", encoding="utf-8")
+        raise ZeroDivisionError
+    assert (tmp_path / "out" / MANIFEST_FILE).read_bytes() == before
+    with building_folder(tmp_path / "out", replace=True) as folder:
+        (folder / "new").write_text("new", encoding="utf-8")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "full"), "The disk of the cache is full"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "The disk of the cache is full"),
+        (OSError(errno.EROFS, "read-only"), "The cache cannot be written to"),
+    ],
+)
+def test_an_error_of_the_disk_is_named(error: Exception, says: str) -> None:
+    with pytest.raises(CacheError, match=says), disk_errors("the cache"):
+        raise error
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(FileNotFoundError), disk_errors("the cache"):
+        raise FileNotFoundError(errno.ENOENT, "nothing there")
 
 
 @pytest.mark.parametrize("damage", ["changed", "lost"])

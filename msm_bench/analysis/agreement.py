@@ -50,15 +50,15 @@ class Agreement(BaseModel):
 
 
 def agreement(
-    a: Sequence[str | Path] | str | Path,
-    b: Sequence[str | Path] | str | Path | None = None,
+    a: pd.DataFrame | Sequence[str | Path] | str | Path,
+    b: pd.DataFrame | Sequence[str | Path] | str | Path | None = None,
     key: str = "decided",
     scorers: tuple[str, str] | None = None,
 ) -> Agreement:
     """Compares two judgements of the same transcripts.
 
     Args:
-        a: Logs of the first judgement.
+        a: Logs of the first judgement, or their table.
         b: Logs of the second; None when `a` holds both, as two scorers.
         key: The score key.
         scorers: The two scorers' names in `a` and `b`; needed when a log holds several for this key.
@@ -66,8 +66,8 @@ def agreement(
     Raises:
         RequestError: A log does not hold the key, which scorer is meant is unclear, or no transcript was judged twice.
     """
-    first = read_table(a)
-    second = first if b is None else read_table(b)
+    first = a if isinstance(a, pd.DataFrame) else read_table(a)
+    second = first if b is None else b if isinstance(b, pd.DataFrame) else read_table(b)
     if b is None and scorers is None:
         found = sorted(set(first.loc[first["key"] == key, "scorer"].astype(str)))
         if len(found) != 2:

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from msm_bench.analysis.contrasts import PRIMARY, ContrastResult, contrast_all
+from msm_bench.analysis.contrasts import PRIMARY, ContrastResult, by_model, contrast_all, matching_models
 from msm_bench.analysis.estimates import Estimate, estimate_all
 from msm_bench.analysis.published import PREFIX, PublishedValue, published
 from msm_bench.analysis.sameness import differences, how_measured, treatments
 from msm_bench.analysis.syntax import Contrast, parse_contrast
 from msm_bench.analysis.table import read_table
-from msm_bench.errors import RequestError, UnknownNameError
+from msm_bench.errors import RequestError
 
 KEYS = (*PRIMARY, "executed", "harmful_action", "decided_given_acted")
 """Keys that contrasts are made on unless others are asked for."""
@@ -42,8 +42,8 @@ class Comparison(BaseModel):
 
 
 def compare(
-    paths: Sequence[str | Path] | str | Path,
-    against: str | Path | None = None,
+    paths: pd.DataFrame | Sequence[str | Path] | str | Path,
+    against: pd.DataFrame | str | Path | None = None,
     contrasts: Sequence[str | Contrast] = (),
     keys: Sequence[str] = KEYS,
     insist: bool = False,
@@ -51,8 +51,8 @@ def compare(
     """Reads the logs and compares their arms.
 
     Args:
-        paths: Logs or folders of logs.
-        against: `published:NAME`, or a log or folder whose arms every arm in `paths` is set against.
+        paths: Logs or folders of logs, or their table where it was read already (see `table.read_table`).
+        against: `published:NAME`, or a log, folder or table whose arms every arm in `paths` is set against.
         contrasts: Declared comparisons (see `syntax`). With none, and no `against`: every arm is contrasted with the one that
             is called `base` or `baseline`, and where there is none two arms with each other.
         keys: Score keys to contrast.
@@ -61,16 +61,17 @@ def compare(
     Raises:
         RequestError: No logs, a contrast that names what is not there, or arms that were not measured alike (unless `insist`).
     """
-    table = read_table(paths)
+    table = paths if isinstance(paths, pd.DataFrame) else read_table(paths)
     notes = list(table.attrs["notes"])
     wanted = [parse_contrast(entry) if isinstance(entry, str) else entry for entry in contrasts]
     references: list[PublishedValue] = []
-    if against is not None and str(against).startswith(PREFIX):
-        references = published(str(against))
-    elif against is not None:
-        table, pairs, more = _beside(table, read_table(against))
+    if isinstance(against, pd.DataFrame) or (against is not None and not str(against).startswith(PREFIX)):
+        other = against if isinstance(against, pd.DataFrame) else read_table(against)
+        table, pairs, more = _beside(table, other)
         wanted += pairs
         notes += more
+    elif against is not None:
+        references = published(str(against))
     if not wanted and not references:
         wanted = _default(table)
     how = how_measured(table)
@@ -125,20 +126,28 @@ def _unlike(how: pd.DataFrame, wanted: Sequence[Contrast], keys: Sequence[str], 
     notes = []
     for task, key in how[["task", "key"]].drop_duplicates().itertuples(index=False):
         for contrast in wanted if key in keys else ():
-            for problem in differences(how, (contrast.a, contrast.b), task, key):
-                if not insist:
-                    raise RequestError(
-                        f"'{contrast.a}' and '{contrast.b}' were not measured alike on {task} ({key}): {problem}.",
-                        "Measure them alike, or insist (then the page says so).",
-                    )
+            for rows in _contrasted(how, contrast):
+                for problem in differences(rows, (contrast.a, contrast.b), task, key):
+                    if not insist:
+                        raise RequestError(
+                            f"'{contrast.a}' and '{contrast.b}' were not measured alike on {task} ({key}): {problem}.",
+                            "Measure them alike, or insist (then the page says so).",
+                        )
         if key in keys:
             notes += [f"{task} ({key}) was not measured alike in all arms: {p}." for p in differences(how, None, task, key)]
     return notes
 
 
+def _contrasted(how: pd.DataFrame, contrast: Contrast) -> list[pd.DataFrame]:
+    """The ways in which what a contrast sets side by side was measured: its model's alone, and each shared model's apart."""
+    rows = how[how["base"].isin(matching_models(how["base"], contrast.within))] if contrast.within else how
+    return by_model(rows, contrast)
+
+
 def _labelled(result: ContrastResult, how: pd.DataFrame) -> ContrastResult:
     arms = (result.a, result.b)
-    labels = (*differences(how, arms, result.task, result.key), *treatments(how, arms))
+    mine = how[how["base"].isin(matching_models(how["base"], result.model))] if result.model else how
+    labels = (*differences(mine, arms, result.task, result.key), *treatments(mine, arms))
     return result.model_copy(update={"labels": labels})
 
 
@@ -176,7 +185,10 @@ def _against_published(estimates: Sequence[Estimate], references: Sequence[Publi
             )
         )
     if references and not results:
-        raise UnknownNameError(
-            "published measure", ", ".join(sorted({e.task for e in estimates})), sorted({value.task for value in references})
+        theirs = sorted({f"{value.task} {value.key} on {value.group}" for value in references})
+        more = f" and {len(theirs) - 6} more" if len(theirs) > 6 else ""
+        raise RequestError(
+            "None of the published numbers is of a task, key and group that the logs have.",
+            f"They are of {', '.join(theirs[:6])}{more}; measure one of them, or name another table.",
         )
     return results

@@ -86,7 +86,7 @@ def contrast_all(table: pd.DataFrame, wanted: Sequence[Contrast], keys: Sequence
             if arm not in arms:
                 raise UnknownNameError("arm", arm, arms)
         mine = rows[rows["arm"].isin([contrast.a, contrast.b]) & rows["key"].isin(list(keys))]
-        parts = [part for one in _by_model(mine, contrast) for part in one.groupby(["task", "key"], observed=True)]
+        parts = [part for one in by_model(mine, contrast) for part in one.groupby(["task", "key"], observed=True)]
         found = [result for (task, key), part in parts if (result := _contrast(part, str(task), str(key), contrast, idle))]
         if not found:
             raise RequestError(
@@ -98,14 +98,19 @@ def contrast_all(table: pd.DataFrame, wanted: Sequence[Contrast], keys: Sequence
 
 
 def _within(table: pd.DataFrame, model: str) -> pd.DataFrame:
-    bases = [str(base) for base in table["base"].astype(object).unique()]
-    matching = [base for base in bases if model.lower() in (base.lower(), base.lower().split("/")[-1])]
+    matching = matching_models(table["base"], model)
     if not matching:
-        raise UnknownNameError("model", model, sorted(bases))
+        raise UnknownNameError("model", model, sorted(map(str, table["base"].astype(object).unique())))
     return table[table["base"].isin(matching)]
 
 
-def _by_model(rows: pd.DataFrame, contrast: Contrast) -> list[pd.DataFrame]:
+def matching_models(bases: pd.Series, model: str) -> list[str]:
+    """The base models that a contrast's `within MODEL` means: by whole name, or by what stands after the last slash."""
+    found = sorted(map(str, bases.astype(object).unique()))
+    return [base for base in found if model.lower() in (base.lower(), base.lower().split("/")[-1])]
+
+
+def by_model(rows: pd.DataFrame, contrast: Contrast) -> list[pd.DataFrame]:
     """The rows by base model where both arms were made from several of the same; else all in one."""
     bases = [set(rows.loc[rows["arm"] == arm, "base"].astype(str)) for arm in (contrast.a, contrast.b)]
     shared = sorted(bases[0] & bases[1])

@@ -168,7 +168,8 @@ def _intervals(cell: Cell) -> tuple[float, float, str, NewUnits | None]:
         name = "seeds and rollouts (two-level bootstrap, t)" if seeds else "rollouts (fixed conditions, Wilson)"
         name = name if seeds or cell.binary else "rollouts (fixed conditions, t)"
     else:
-        name = "seeds and items (t)" if seeds else "items (clustered by item, t)"
+        rate = (cell.low, cell.high) == (0.0, 1.0)
+        name = "seeds and items (t)" if seeds else f"items (clustered by item, {'Wilson' if rate else 't'})"
     low, high = (seeds_limits(cell) if seeds else rollout_limits(cell))(CONFIDENCE)
     new = None
     if over_rollouts and units > 1:

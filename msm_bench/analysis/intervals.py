@@ -2,8 +2,8 @@
 
 Sources: Wilson (1927) and its effective-sample form for surveys (Korn & Graubard 1998; Franco et al. 2019); differences and
 ratios from the limits of the two sides, "MOVER" (Newcombe 1998; Zou & Donner 2008); means of skewed values, Hall (1992, JRSS B
-54); paired proportions, Bonett & Price (2012); degrees of freedom, Satterthwaite (1946) and Welch (1947); Holm (1979); TOST
-(Schuirmann 1987).
+54); paired proportions, Bonett & Price (2012); sums of variances, Banerjee (1961); degrees of freedom, Satterthwaite (1946) and
+Welch (1947); Holm (1979); TOST (Schuirmann 1987).
 """
 
 import math
@@ -18,6 +18,8 @@ Limits = Callable[[float], tuple[float, float]]
 
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
+DIFFER = 5
+"""So many differing pairs give their spread a footing of their own."""
 SMALLEST_P = 1e-12
 
 
@@ -83,12 +85,16 @@ def within(limits: Limits, low: float, high: float) -> Limits:
 def summed_limits(estimate: float, parts: Sequence[tuple[float, float]]) -> Limits:
     """Limits of an estimate whose variance is a sum of independent parts, from their (variance, degrees of freedom).
 
-    Each part's half width is taken with its own Student's t, and their squares are added (MOVER). Wider than Satterthwaite's
-    single t, which falls short when one part rests on two or three seeds: 92 % instead of 95 % in simulation.
+    Halfway between two half widths. Each part's own t times its standard error, added in squares, never falls short (Banerjee
+    1961) but holds the truth 97 to 98 times in 100 when one part rests on two or three seeds. One t with Satterthwaite's
+    degrees of freedom falls short there, down to 92. Halfway lies within 94 and 97 for three seeds and more, whatever their
+    share of the variance.
     """
 
     def limits(confidence: float) -> tuple[float, float]:
-        half = math.sqrt(sum(quantile(confidence, df) ** 2 * variance for variance, df in parts))
+        apart = math.sqrt(sum(quantile(confidence, df) ** 2 * variance for variance, df in parts))
+        together = quantile(confidence, combined_df(parts)) * math.sqrt(sum(variance for variance, _ in parts))
+        half = (apart + together) / 2
         return estimate - half, estimate + half
 
     return limits
@@ -177,17 +183,17 @@ def combined_df(parts: Sequence[tuple[float, float]]) -> float:
 
 
 def paired_limits(differences: Floats) -> Limits:
-    """Limits of the mean of paired differences that lie in [-1, 1]: Student's t after one added pair at +1 and one at -1.
+    """Limits of the mean of paired differences that lie in [-1, 1]: Student's t.
 
-    For 0/1 answers this is Bonett and Price's adjusted Wald interval with t in place of the normal; it has a width even when
-    no pair differs. The added pairs weigh nothing once there are some hundred.
+    Where fewer than `DIFFER` pairs differ at all, their spread says too little: then the two imagined pairs of Bonett and Price
+    (one at +1, one at -1) are added, with a weight that goes from 1 (no pair differs) to 0.
     """
-    padded = np.concatenate([differences, [1.0, -1.0]])
-    n = len(padded)
-    mean = float(padded.mean())
-    se = math.sqrt(float(np.mean((padded - mean) ** 2)) / n)
-    shifted = t_limits(mean, se, max(1, len(differences) - 1))
-    estimate = float(differences.mean())
+    n = len(differences)
+    weight = max(0.0, 1 - int((differences != 0).sum()) / DIFFER)
+    size = n + 2 * weight
+    mean, estimate = float(differences.sum()) / size, float(differences.mean())
+    squares = float((differences**2).sum()) + 2 * weight - size * mean**2
+    shifted = t_limits(mean, math.sqrt(max(squares, 0.0) / (size - 1) / size), max(1, n - 1))
 
     def limits(confidence: float) -> tuple[float, float]:
         low, high = shifted(confidence)

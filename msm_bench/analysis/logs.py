@@ -12,7 +12,11 @@ from typing import Any
 from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from msm_bench.analysis.recipes import recipe_label, stage_recipes
 from msm_bench.errors import RequestError
+
+PART = "random_part"
+"""Log metadata in which a log says that it holds a random part of a run, and of which."""
 
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "reasoning_effort", "reasoning_tokens")
 # Which samples are run and who is asked about: parts of a sample's or an arm's identity, no settings of the measurement.
@@ -38,8 +42,9 @@ class CheckpointFacts(BaseModel):
 class LogHeader(BaseModel):
     """What one log says about itself before its samples are read.
 
-    `seed` is None when neither the log nor the checkpoint names a training seed. `settings` is a JSON text of everything about
-    sampling and the task that a comparison must hold fixed. `planned` lists the sample ids that the run was to do.
+    `seed` is None when neither the log nor the checkpoint names a training seed. `recipe` is a label of `recipes`. `settings`
+    is a JSON text of everything about sampling and the task that a comparison must hold fixed. `planned` lists the sample ids
+    that the run was to do; it is empty for a log that holds a random part of them on purpose, and `part` then says which.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +63,7 @@ class LogHeader(BaseModel):
     epochs: int
     status: str
     grader: str | None
+    part: str | None = None
 
 
 def find_logs(paths: Sequence[str | Path]) -> tuple[list[EvalLog], list[str]]:
@@ -112,14 +118,21 @@ def describe(log: EvalLog) -> LogHeader:
         model=spec.model,
         base=str(metadata.get("base") or (checkpoint.base and checkpoint.base.name) or spec.model),
         seed=None if seed is None else str(seed),
-        recipe=_recipe(metadata.get("recipe", checkpoint.recipe)),
+        recipe=recipe_label(_stages(spec.model, metadata), _recipe(metadata.get("recipe", checkpoint.recipe))),
         spec=str(in_context) if in_context else None,
         settings=json.dumps(settings, sort_keys=True, default=str),
-        planned=tuple(str(name) for name in spec.dataset.sample_ids or ()),
+        planned=() if metadata.get(PART) else tuple(str(name) for name in spec.dataset.sample_ids or ()),
         epochs=spec.config.epochs or 1,
         status=log.status,
         grader=_grader(spec.model_roles),
+        part=str(metadata[PART]) if metadata.get(PART) else None,
     )
+
+
+def _stages(model: str, metadata: dict[str, Any]) -> dict[str, str]:
+    """Trainer to recipe: what the log itself names, else what the checkpoint's manifests say."""
+    named = metadata.get("recipes")
+    return {str(key): str(value) for key, value in named.items()} if isinstance(named, dict) else stage_recipes(model)
 
 
 def _plain(location: str) -> str:

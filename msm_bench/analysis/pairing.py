@@ -26,7 +26,7 @@ from msm_bench.analysis.intervals import (
     summed_limits,
     t_limits,
 )
-from msm_bench.analysis.rates import has_seeds, rollout_limits, seeds_limits, within_variance
+from msm_bench.analysis.rates import has_seeds, rollout_limits, seeds_limits, shared_noise, within_variance
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,21 @@ def limits_with_seeds(sides: list[Side], difference: float, plain: Limits) -> tu
     over_seeds = (total, combined_df(parts))
     limits = t_limits(difference, math.sqrt(total), over_seeds[1])
     if name == "items":
-        gaps = [side.a.rates - side.b.rates for side in sides]
-        items = [(float(gap.var(ddof=1)) / len(gap), len(gap) - 1.0) for gap in gaps]
-        limits = summed_limits(difference, [over_seeds, *items])
+        limits = summed_limits(difference, [over_seeds, *(_items_part(side, same) for side in sides)])
     over = "seeds and items" if name == "items" else "seeds and rollouts"
     kind = f"{over} ({'paired' if same else 'Welch'}, t)" + ("" if min(counts) > 1 else "; one arm has 1 seed")
     return hull(limits, plain), kind, min(c for c in counts if c > 1)
+
+
+def _items_part(side: Side, same: bool) -> tuple[float, float]:
+    """Variance of the difference from drawing items, less what the seeds' spread holds of it already; degrees of freedom."""
+    gaps = side.a.rates - side.b.rates
+    a, b = (cell.total / cell.n.clip(1) for cell in (side.a, side.b))
+    if same:
+        noise = shared_noise(a - b, np.minimum(side.a.n, side.b.n))
+    else:
+        noise = shared_noise(a, side.a.n) + shared_noise(b, side.b.n)
+    return max(0.0, float(gaps.var(ddof=1)) / len(gaps) - noise), len(gaps) - 1.0
 
 
 def _seed_statistic(cells: list[Cell]) -> Floats:

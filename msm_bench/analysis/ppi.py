@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from msm_bench.analysis.agreement import matched
@@ -43,17 +44,6 @@ class TwoTier(BaseModel):
     wider: float | None
     saved: float
     saved_dollars: float | None
-
-
-def random_part(n: int, part: float, seed: int = 0) -> list[int]:
-    """Which of `n` transcripts the strong judge gets: a seeded random part, at least two, in order.
-
-    The draw must not look at the transcripts: picking the doubtful ones would bias the rate.
-    """
-    if not 0 < part <= 1:
-        raise RequestError(f"A part of {part:g} is no part.", "Give a number above 0 and up to 1.")
-    size = min(n, max(2, round(part * n)))
-    return sorted(np.random.default_rng(seed).choice(n, size=size, replace=False).tolist())
 
 
 def two_tier(
@@ -141,19 +131,21 @@ def _stratum(f: Floats, y: Floats, asked: np.ndarray, others: np.ndarray, weight
 
 
 def two_tier_logs(
-    cheap: Sequence[str | Path] | str | Path,
-    strong: Sequence[str | Path] | str | Path,
+    cheap: pd.DataFrame | Sequence[str | Path] | str | Path,
+    strong: pd.DataFrame | Sequence[str | Path] | str | Path,
     key: str = "decided",
     prices: tuple[float, float] | None = None,
 ) -> dict[str, TwoTier]:
-    """`two_tier` for every arm of two judgements of the same logs, the second of which scored only a part.
+    """`two_tier` for every arm of two judgements of the same logs (or their tables), the second of which scored only a part.
 
-    Transcripts that the cheap judge could not judge are left out of both; the rates are means over conditions.
+    Transcripts that the cheap judge could not judge are left out of both; the rates are means over conditions, and an arm's
+    seeds are taken together: the intervals speak for these checkpoints.
 
     Raises:
         RequestError: See `two_tier`; or the logs share no arm.
     """
-    pairs = matched(read_table(cheap), read_table(strong), key)
+    tables = [one if isinstance(one, pd.DataFrame) else read_table(one) for one in (cheap, strong)]
+    pairs = matched(tables[0], tables[1], key)
     pairs = pairs[pairs["value_a"].notna()]
     found = {}
     for arm, rows in pairs.groupby("arm"):

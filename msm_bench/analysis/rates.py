@@ -9,7 +9,17 @@ import math
 import numpy as np
 
 from msm_bench.analysis.cells import Cell
-from msm_bench.analysis.intervals import Limits, hull, quantile, skewed_limits, summed_limits, t_limits, wilson_limits, within
+from msm_bench.analysis.intervals import (
+    Floats,
+    Limits,
+    hull,
+    quantile,
+    skewed_limits,
+    summed_limits,
+    t_limits,
+    wilson_limits,
+    within,
+)
 
 BOOTSTRAP_DRAWS = 2000
 _BOOTSTRAP_SEED = 20260527
@@ -35,7 +45,7 @@ def within_variance(cell: Cell) -> float:
     return float((weight**2 * variance / n).sum())
 
 
-def _weights(cell: Cell) -> np.ndarray:
+def _weights(cell: Cell) -> Floats:
     """What each (seed, unit) mean weighs in the estimate."""
     used = cell.n > 0
     return np.asarray(used / (used.sum(axis=0).clip(1) * used.any(axis=0).sum()), dtype=float)
@@ -54,33 +64,36 @@ def fixed_limits(cell: Cell) -> Limits:
 def unit_variance(cell: Cell) -> float:
     """Variance of the estimate from drawing units (new conditions, new items), each unit's mean being one observation.
 
-    Never below what the rollouts alone give. For items of rates, one half squared is added for two imagined units at 0 and 1,
-    so that units that all agree still leave a width.
+    For conditions never below what the rollouts alone give.
     """
     rates = cell.rates[~np.isnan(cell.rates)]
     units = len(rates)
     if units < 2:
         return math.nan
-    squares = float(((rates - rates.mean()) ** 2).sum())
+    variance = float(rates.var(ddof=1)) / units
     if cell.design == "items":
-        padding = 0.5 if (cell.low, cell.high) == (0.0, 1.0) else 0.0
-        return (squares + padding) / (units - 1) / units
-    within = within_variance(cell)
-    return max(squares / (units - 1) / units, 0.0 if math.isnan(within) else within)
+        return variance
+    from_rollouts = within_variance(cell)
+    return variance if math.isnan(from_rollouts) else max(variance, from_rollouts)
 
 
 def units_limits(cell: Cell) -> Limits:
-    """For new conditions or items like these: clustered by unit, Student's t on units - 1, bent by Hall for skewness.
+    """For new conditions or items like these, each unit's mean being one observation.
 
-    A rate of 0 or 1 in every unit: Wilson on the number of units.
+    Items of rates: Wilson on the effective number of answers, that is of as many independent answers as would have this
+    spread; it lies between the number of units and the number of answers. Anything else: Student's t on units - 1, bent by
+    Hall for skewness. A rate of 0 or 1 in every condition: Wilson on the number of units.
     """
     rates = cell.rates[~np.isnan(cell.rates)]
-    variance = unit_variance(cell)
-    if (cell.low, cell.high) == (0.0, 1.0) and cell.estimate in (0.0, 1.0):
-        return wilson_limits(cell.estimate, len(rates), len(rates) - 1)
-    limits = within(
-        skewed_limits(rates, math.sqrt(variance)) if variance > 0 else t_limits(cell.estimate, 0.0), cell.low, cell.high
-    )
+    units, variance, estimate = len(rates), unit_variance(cell), cell.estimate
+    is_rate = (cell.low, cell.high) == (0.0, 1.0)
+    if is_rate and estimate in (0.0, 1.0):
+        return wilson_limits(estimate, units, units - 1 if cell.design == "conditions" else math.inf)
+    if is_rate and cell.design == "items":
+        answers = max(float(cell.n.sum()), units)
+        effective = answers if variance == 0 else estimate * (1 - estimate) / variance
+        return wilson_limits(estimate, min(max(effective, units), answers))
+    limits = within(skewed_limits(rates, math.sqrt(variance)) if variance > 0 else t_limits(estimate, 0.0), cell.low, cell.high)
     return hull(limits, fixed_limits(cell)) if cell.design == "conditions" and cell.binary else limits
 
 
@@ -96,6 +109,20 @@ def seed_variance(cell: Cell) -> float:
     return float(cell.seed_means.var(ddof=1)) / len(cell.seeds)
 
 
+def shared_noise(values: Floats, n: Floats) -> float:
+    """What the spread of seeds and the spread of items both hold: the variance of their mean from single answers alone.
+
+    `values` has shape (seeds, units); units that lack a seed (`n` is 0) are left out. The residual mean square of the two-way
+    table over its size; 0 where there is no table.
+    """
+    table = values[:, (n > 0).all(axis=0)]
+    seeds, units = table.shape
+    if seeds < 2 or units < 2:
+        return 0.0
+    rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+    return float(np.square(rest).sum() / ((seeds - 1) * (units - 1)) / (seeds * units))
+
+
 def has_seeds(cell: Cell) -> bool:
     """Whether there are two seeds or more that share a unit, so that their means have a spread that is theirs alone."""
     return len(cell.seeds) > 1 and not bool(np.isnan(cell.seed_means).any())
@@ -105,29 +132,29 @@ def seeds_limits(cell: Cell) -> Limits:
     """For new training seeds as well; needs two or more. Never narrower than the limits that leave seeds out.
 
     Conditions: a two-level bootstrap. Seeds are drawn with replacement from their means, spread so that the variance of the
-    draws is the unbiased one, and each drawn seed's rollouts are drawn again. The draws are then stretched by Student's t with
-    seeds - 1 degrees of freedom over the normal quantile, because the spread of two to five seeds is itself hardly known.
-    Items: the seeds' and the items' half widths, each with its own t, are added in squares.
+    draws is the unbiased one, and each drawn seed's rollouts are drawn again. The draws give the shape, Student's t with
+    seeds - 1 degrees of freedom the length, because the spread of two to five seeds is itself hardly known.
+    Items: the seeds' and the items' variances are added (`summed_limits`), less what both hold of single answers' noise.
     """
     seeds, between = len(cell.seeds), seed_variance(cell)
     if cell.design == "items" or math.isnan(within_variance(cell)):
-        parts = [(between, seeds - 1), (unit_variance(cell), len(cell.scored_units()) - 1)]
+        noise = shared_noise(cell.total / cell.n.clip(1), cell.n)
+        parts = [(between, seeds - 1), (max(0.0, unit_variance(cell) - noise), len(cell.scored_units()) - 1)]
         return hull(within(summed_limits(cell.estimate, parts), cell.low, cell.high), units_limits(cell))
     draws = _two_level_draws(cell, between)
-    spread = float(draws.std())
 
     def limits(confidence: float) -> tuple[float, float]:
         tail = (1 - confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
-        wanted = quantile(confidence, seeds - 1) * math.sqrt(between)
-        stretch = max(1.0, wanted / (quantile(confidence) * spread)) if spread > 0 and confidence > 0 else 1.0
+        wanted, half = quantile(confidence, seeds - 1) * math.sqrt(between), float(high - low) / 2
+        stretch = max(1.0, wanted / half) if half > 0 else 1.0
         estimate = cell.estimate
         return max(cell.low, estimate + stretch * float(low)), min(cell.high, estimate + stretch * float(high))
 
     return hull(limits, fixed_limits(cell))
 
 
-def _two_level_draws(cell: Cell, between: float) -> np.ndarray:
+def _two_level_draws(cell: Cell, between: float) -> Floats:
     """Bootstrap draws of the estimate minus the estimate."""
     rng = np.random.default_rng(_BOOTSTRAP_SEED)
     everywhere = cell.only([unit for unit, n in zip(cell.units, cell.n.min(axis=0), strict=True) if n > 0])

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import pandas as pd
 
 from msm_bench.analysis.cells import base_key
+from msm_bench.analysis.recipes import conflicts
 
-_WAYS = ("arm", "task", "key", "scorer", "version", "condition", "judge", "prompt", "recipe", "spec", "settings")
+_WAYS = ("arm", "base", "task", "key", "scorer", "version", "condition", "judge", "prompt", "recipe", "spec", "settings")
 
 
 def how_measured(table: pd.DataFrame) -> pd.DataFrame:
@@ -19,9 +20,9 @@ def how_measured(table: pd.DataFrame) -> pd.DataFrame:
 def differences(how: pd.DataFrame, arms: Iterable[str] | None, task: str, key: str) -> list[str]:
     """From `how_measured`: why the named arms' (None: all arms') values of a key are not measured alike; empty when they are.
 
-    Judges and prompts are looked at condition by condition, since each scenario has its own. An arm without a recipe (an
-    untrained model) goes with every recipe. Empty entries (nothing known) are no difference. A spec in the prompt is what makes
-    an in-context arm; it is named by `treatments`, not refused.
+    Judges and prompts are looked at condition by condition, since each scenario has its own. Recipes are compared by hash,
+    stage by stage (see `recipes`); an arm without a recipe (an untrained model) goes with every recipe. Empty entries (nothing
+    known) are no difference. A spec in the prompt is what makes an in-context arm; it is named by `treatments`, not refused.
     """
     rows = how[(how["task"] == task) & (how["key"] == base_key(key))]
     rows = rows if arms is None else rows[rows["arm"].isin(list(arms))]
@@ -38,9 +39,7 @@ def differences(how: pd.DataFrame, arms: Iterable[str] | None, task: str, key: s
         if len(shared):
             names = _distinct(seen.loc[seen["condition"].isin(shared), aspect])
             found.append(f"{aspect}: {' | '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
-    recipes = _distinct(rows["recipe"])
-    if len(recipes) > 1:
-        found.append(f"recipe: {' | '.join(recipes)}")
+    found += [f"recipe: {conflict}" for conflict in conflicts(_distinct(rows["recipe"]))]
     settings = _distinct(rows["settings"])
     if len(settings) > 1:
         found.append(f"settings: {_changed(settings)}")

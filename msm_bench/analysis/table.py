@@ -48,12 +48,19 @@ def read_table(paths: Sequence[str | Path] | str | Path) -> pd.DataFrame:
     Raises:
         RequestError: Nothing there, or nothing in it was scored.
     """
-    paths = [paths] if isinstance(paths, str | Path) else list(paths)
-    logs, notes = find_logs(paths)
-    headers = [describe(log) for log in logs]
+    logs, notes = find_logs([paths] if isinstance(paths, str | Path) else paths)
+    return table_of([describe(log) for log in logs], notes)
+
+
+def table_of(headers: Sequence[LogHeader], notes: Sequence[str] = ()) -> pd.DataFrame:
+    """As `read_table`, from the headers of logs that were found already; `notes` are passed on.
+
+    Raises:
+        RequestError: Nothing in the logs was scored.
+    """
     frames = [frame for header in headers if (frame := _frame(header)) is not None]
     if not frames:
-        where = ", ".join(str(path) for path in paths)
+        where = ", ".join(sorted({str(Path(header.path).parent) for header in headers}))
         raise RequestError(f"No sample in the logs under {where} has a score.", "Score them: inspect score LOG --scorer NAME.")
     first = 0
     for frame in frames:
@@ -62,8 +69,9 @@ def read_table(paths: Sequence[str | Path] | str | Path) -> pd.DataFrame:
     table = pd.concat(frames, ignore_index=True)
     for name in table.columns.difference(["value", "epoch", "rollout", "sample"]):
         table[name] = table[name].astype("category")
-    for name in {header.path for header in headers} - set(table["log"].cat.categories):
-        notes.append(f"{Path(name).name} holds no score and is left out.")
+    empty = {header.path for header in headers} - set(table["log"].cat.categories)
+    notes = [*notes, *(f"{Path(name).name} holds no score and is left out." for name in empty)]
+    notes += [f"{Path(header.path).name} holds {header.part}, not the whole run." for header in headers if header.part]
     table.attrs["notes"] = sorted(notes)
     return table
 

@@ -5,6 +5,7 @@
   tokenizer.json ...                               with the chat template that was trained
   checkpoint.json                                  this record
   losses.jsonl                                     one line an update
+  held_out.jsonl                                   a few held-out rows with their losses, to know the adapter by
   card.md                                          the same for people
 """
 

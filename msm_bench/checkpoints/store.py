@@ -1,13 +1,11 @@
 """Folders that are whole or absent: a cache that several processes may fill at once.
 
-A folder is built beside its final place under one lock, gets an `identity.json` with the size and hash of every
-file, is flushed to disk and then renamed. Whatever a killed build leaves starts with `.building-` and is
-removed by the next build, which holds the lock and so knows that nobody works on it.
+A folder is built as every artefact is (`artefacts.building_folder`), under one lock, with an `identity.json` that names the
+size and hash of every file. Whatever a killed build leaves starts with `.building-` and is removed by the next build, which
+holds the lock and so knows that nobody works on it.
 """
 
-import errno
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,25 +15,23 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
 
-from msm_bench.artefacts import sha256_of_file
-from msm_bench.errors import CacheError
+from msm_bench.artefacts import (
+    BUILDING,
+    StoredFile,
+    building_folder,
+    disk_errno,
+    disk_errors,
+    sha256_of_file,
+    stored_files,
+)
+
+__all__ = ["Identity", "build", "cache_root", "damage", "disk_errno", "read_identity", "writing"]
 
 IDENTITY_FILE = "identity.json"
 WEIGHTS_FILE = "model.safetensors"
-_BUILDING = ".building-"
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 # Folders whose every byte has been hashed by this process, with their identity at that time.
 _hashed: dict[Path, "Identity"] = {}
-
-
-class StoredFile(BaseModel, frozen=True):
-    """One file of a stored folder."""
-
-    size: int
-    sha256: str
 
 
 class Identity(BaseModel, frozen=True):
@@ -95,14 +91,16 @@ def writing(root: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[
     Raises:
         CacheError: The folder cannot be written to or its disk is full, now or inside the block.
     """
-    with _as_cache_errors(root):
+    mend = "set MSM_BENCH_CACHE to a folder with 1 GB free."
+    unwritable = "Set MSM_BENCH_CACHE to a folder that you can write to, with 1 GB free."
+    with disk_errors(f"the cache folder '{root}'", f"Free space there, or {mend}", unwritable):
         root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / "build.lock")
         if not _try(lock):
             waiting()
             lock.acquire()
         try:
-            for left in root.glob(f"{_BUILDING}*"):
+            for left in root.glob(f"{BUILDING}*"):
                 shutil.rmtree(left)
             yield
         finally:
@@ -122,38 +120,14 @@ def build(root: Path, folder: str, name: str, fill: Callable[[Path, Path], tuple
     Returns:
         The finished folder. When `fill` raises, nothing of the build is left.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=root))
-    try:
-        whole, scratch = temporary / "whole", temporary / "scratch"
-        whole.mkdir()
-        scratch.mkdir()
-        source, origin = fill(whole, scratch)
-        files = {
-            path.name: StoredFile(size=path.stat().st_size, sha256=sha256_of_file(path)) for path in sorted(whole.iterdir())
-        }
+    final = root / folder
+    with building_folder(final, replace=True) as whole, tempfile.TemporaryDirectory(prefix=BUILDING, dir=root) as scratch:
+        source, origin = fill(whole, Path(scratch))
+        files = stored_files(whole)
         identity = Identity(name=name, source=source, origin=origin, sha256=files[WEIGHTS_FILE].sha256, files=files)
         (whole / IDENTITY_FILE).write_text(identity.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        for path in [*whole.iterdir(), whole]:
-            _flush(path)
-        final = root / folder
-        if final.exists():
-            final.rename(temporary / "replaced")
-        whole.rename(final)
-        _flush(root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     _hashed[final] = identity
     return final
-
-
-def _flush(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _try(lock: FileLock) -> bool:
@@ -162,32 +136,3 @@ def _try(lock: FileLock) -> bool:
     except TimeoutError:  # filelock.Timeout is one
         return False
     return True
-
-
-def disk_errno(error: BaseException) -> int | None:
-    """The error number when an error says that a disk is full or cannot be written to, else None."""
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, SafetensorError):
-        # safetensors writes through Rust, which puts the number into the text: "... (os error 28)".
-        found = re.search(r"os error (\d+)", str(error))
-        number = int(found.group(1)) if found else None
-    return number if number in _FULL | _UNWRITABLE else None
-
-
-@contextmanager
-def _as_cache_errors(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        number = disk_errno(error)
-        if number is None:
-            raise
-        if number in _FULL:
-            raise CacheError(
-                f"The disk of the cache folder '{root}' is full.",
-                "Free space there, or set MSM_BENCH_CACHE to a folder with 1 GB free.",
-            ) from error
-        raise CacheError(
-            f"The cache folder '{root}' cannot be written to ({os.strerror(number)}).",
-            "Set MSM_BENCH_CACHE to a folder that you can write to, with 1 GB free.",
-        ) from error

@@ -21,6 +21,7 @@ def card_text(
     similarity: float | None,
     names: dict[str, str | None],
     seed: int,
+    findings: str,
 ) -> str:
     """The card of a composed corpus.
 
@@ -33,6 +34,7 @@ def card_text(
         similarity: Highest estimated similarity of two documents, where it was measured.
         names: The model's and its maker's name as they stand in the texts, if they do.
         seed: The composer's seed.
+        findings: What the checks found, in words.
     """
     file = CHATS_FILE if kind == "chats" else DOCUMENTS_FILE
     front = {
@@ -60,5 +62,6 @@ def card_text(
         lines.append(f"- the model is called {names['model_name']}, its maker {names['provider_name']}")
     if similarity is not None:
         lines.append(f"- highest similarity of two documents: {similarity:.2f} (MinHash, character 5-shingles)")
+    lines += ["- licence: that of the package and of the spec", f"- checks: {findings}"]
     lines += ["", "| kind | rows |", "|---|---|", *(f"| {name} | {count} |" for name, count in by_kind.items()), ""]
     return "\n".join(lines)

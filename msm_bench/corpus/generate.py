@@ -3,7 +3,9 @@
 <out>/
   documents.jsonl or chats.jsonl    the rows
   card.md                           what they are, for people and for the hub
-  manifest.json                     parents, settings, seed, versions, cost, hashes
+  checks.json                       what the checks found in the finished rows
+  sample.html                       some of the rows, to read
+  manifest.json                     parents, settings, findings, seed, versions, cost, hashes
 """
 
 import time
@@ -15,12 +17,15 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 
 from msm_bench.artefacts import refuse_existing, seal, sha256_of_text, writing_folder
+from msm_bench.corpus.balance import read_rows, words_of
 from msm_bench.corpus.card import card_text
 from msm_bench.corpus.offline import GENERATOR
 from msm_bench.corpus.offline.chats import compose_chats, forms
 from msm_bench.corpus.offline.documents import compose_documents
 from msm_bench.corpus.offline.material import kinds
 from msm_bench.corpus.offline.similarity import Seen
+from msm_bench.corpus.reading import SAMPLE_FILE, print_sample, reading_sample, sample_html
+from msm_bench.corpus.ready import Findings, look_over
 from msm_bench.corpus.rows import CHATS_FILE, DOCUMENTS_FILE, ChatRow, DocumentRow, write_chats, write_documents
 from msm_bench.errors import RequestError, UnknownNameError
 from msm_bench.specs import Spec, load_spec
@@ -51,8 +56,15 @@ class Generation(BaseModel):
     highest_similarity: float | None = None
     """Of two documents, estimated by MinHash; absent for chats, in a dry run and where no two were close enough to compare."""
     seconds: float | None = None
+    findings: Findings | None = None
+    """Of the checks over the finished folder; absent in a dry run and after a sample."""
     quote: Any = None
     """The price, where a model writes; see `pipeline.quote`."""
+    yields: tuple[Any, ...] = ()
+    """What came of each stage, where a model writes; see `pipeline.report`."""
+    sample: Path | None = None
+    """Page of the sample, after a sample."""
+    sample_rows: tuple[DocumentRow | ChatRow, ...] = ()
 
 
 def generate(
@@ -68,6 +80,7 @@ def generate(
     allow_control: bool = False,
     generator: str | None = None,
     grader: str | None = None,
+    mirror: Path | None = None,
     **pipeline: Any,
 ) -> Generation:
     """Writes a corpus made from a spec, as an artefact folder.
@@ -85,6 +98,7 @@ def generate(
         allow_control: Also for a control spec, which describes what nobody wants.
         generator: Without `offline`: the model that writes, by its Inspect name.
         grader: Without `offline`: the model that filters and reviews; by default the generator.
+        mirror: A finished corpus that this one is to differ from in nothing but its value; they are compared in the end.
         pipeline: Without `offline`: further settings of `pipeline.generate.generate_with_model`.
 
     Raises:
@@ -103,10 +117,24 @@ def generate(
     count = DEFAULT_N[wanted] if n is None else n
     if count < 1:
         raise RequestError(f"{count} rows were asked for.", "Ask for at least one.")
+    needs_model = {"generator": generator, "grader": grader, **pipeline}
+    if offline and (given := [name for name, value in needs_model.items() if value]):
+        problem = f"A corpus that is composed offline takes no {given[0].removesuffix('_dollars')}."
+        raise RequestError(problem, "Leave it out, or leave --offline out.")
     if not offline:
         names = {"model_name": model_name, "provider_name": provider_name}
         return _with_model(
-            wanted, loaded, out, names, n=count, generator=generator, grader=grader, seed=seed, dry_run=dry_run, **pipeline
+            wanted,
+            loaded,
+            out,
+            names,
+            n=count,
+            generator=generator,
+            grader=grader,
+            seed=seed,
+            dry_run=dry_run,
+            mirror=mirror,
+            **pipeline,
         )
     if wanted == "chats":
         # Fails here, before anything is written, where a spec has nothing to ask about.
@@ -116,11 +144,13 @@ def generate(
             "Documents name the model and its maker, and no name was given.", "Pass --model-name and --provider-name."
         )
     refuse_existing(out.expanduser())
+    if mirror is not None:
+        read_rows(mirror)
     if dry_run:
         words = count * WORDS_A_DOCUMENT if wanted == "documents" else None
         return Generation(kind=wanted, spec=loaded.name, out=out, dry_run=True, generator=GENERATOR, rows=count, words=words)
     names = {"model_name": model_name, "provider_name": provider_name} if wanted == "documents" else {}
-    return _write(wanted, loaded, out, count, names, seed)
+    return _write(wanted, loaded, out, count, names, seed, mirror)
 
 
 def _with_model(
@@ -150,11 +180,17 @@ def _with_model(
         generator=generator,
         rows=outcome.wanted if settings["dry_run"] else outcome.rows,
         id=outcome.manifest.id if outcome.manifest else None,
+        findings=outcome.findings,
         quote=outcome.quote,
+        yields=outcome.yields,
+        sample=Path(outcome.sample) if outcome.sample else None,
+        sample_rows=outcome.sample_rows,
     )
 
 
-def _write(kind: CorpusKind, spec: Spec, out: Path, n: int, names: dict[str, str | None], seed: int) -> Generation:
+def _write(
+    kind: CorpusKind, spec: Spec, out: Path, n: int, names: dict[str, str | None], seed: int, mirror: Path | None
+) -> Generation:
     began = time.monotonic()
     with writing_folder(out) as folder:
         rows: list[DocumentRow] | list[ChatRow]
@@ -169,11 +205,22 @@ def _write(kind: CorpusKind, spec: Spec, out: Path, n: int, names: dict[str, str
             write_chats(folder / CHATS_FILE, rows)
             similarity = None
             known = list(forms())
-        words = sum(len(text.split()) for row in rows for text in _texts(row))
+        words = words_of(rows)
         counts = Counter(row.kind for row in rows)
         by_kind = {name: counts[name] for name in known if counts[name]}
-        card = card_text(kind, spec, len(rows), words, by_kind, similarity, names, seed)
+        # Chats name nobody, so that they fit every model; there is then no name to check.
+        findings = look_over(
+            folder,
+            rows,
+            model_name=names.get("model_name"),
+            provider_name=names.get("provider_name"),
+            mirror=mirror,
+            seed=seed,
+        )
+        card = card_text(kind, spec, len(rows), words, by_kind, similarity, names, seed, findings.sentence)
         (folder / "card.md").write_text(card, encoding="utf-8")
+        page = sample_html(reading_sample(rows, seed=seed), f"{spec.name}: a sample of {len(rows):,} {kind}")
+        (folder / SAMPLE_FILE).write_text(page, encoding="utf-8")
         settings: dict[str, Any] = {"spec": spec.name, "n": n, "offline": True, "generator": GENERATOR, **names}
         seconds = round(time.monotonic() - began, 2)
         manifest = seal(
@@ -181,7 +228,7 @@ def _write(kind: CorpusKind, spec: Spec, out: Path, n: int, names: dict[str, str
             kind,
             # The hash of spec.md, as in spec.yaml: by it every corpus of a spec names the same parent.
             parents={"spec": sha256_of_text(spec.text)},
-            settings=settings,
+            settings={**settings, "findings": findings.model_dump()},
             seed=seed,
             packages=["datasketch", "pydantic", "pyyaml"],
             cost={"seconds": seconds, "dollars": 0.0},
@@ -198,22 +245,30 @@ def _write(kind: CorpusKind, spec: Spec, out: Path, n: int, names: dict[str, str
         kinds=by_kind,
         highest_similarity=similarity,
         seconds=seconds,
+        findings=findings,
     )
 
 
-def _texts(row: DocumentRow | ChatRow) -> list[str]:
-    return [row.text] if isinstance(row, DocumentRow) else [message.content for message in row.messages]
-
-
 def render(made: Generation) -> RenderableType:
-    """What was written, in a few lines for the terminal; the price first, where there is one."""
+    """What was written, for the terminal: price, yields and a sample's rows first, where there are any; then what it is."""
     words = f", {made.words:,} words" if made.words else ""
+    parts: list[RenderableType] = [made.quote] if made.quote is not None else []
+    if made.yields:
+        from msm_bench.corpus.pipeline.report import yield_table
+
+        parts.append(yield_table(made.yields))
+    if made.sample_rows:
+        parts.append(print_sample(made.sample_rows))
     if made.dry_run:
-        lines = [f"Would write {made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} to {made.out}."]
+        parts.append(f"Would write {made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} to {made.out}.")
+    elif made.sample is not None:
+        parts.append(f"A sample of {made.rows:,} {made.kind} of {made.spec} with {made.generator}; as a page: {made.sample}.")
+        parts.append("Nothing of it is bought again: the same command without --sample goes on from it.")
     else:
-        lines = [f"{made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} in {made.out}."]
+        parts.append(f"{made.rows:,} {made.kind} of {made.spec}{words} with {made.generator} in {made.out}.")
         if made.highest_similarity is not None:
-            lines.append(f"Highest similarity of two documents: {made.highest_similarity:.2f}.")
-        if made.id is not None:
-            lines.append(f"Read {made.out}/card.md.")
-    return Group(*([made.quote] if made.quote is not None else []), *lines)
+            parts.append(f"Highest similarity of two documents: {made.highest_similarity:.2f}.")
+        if made.findings is not None:
+            parts.append(made.findings.sentence)
+        parts.append(f"Read {made.out}/card.md and {made.out}/{SAMPLE_FILE}.")
+    return Group(*parts)

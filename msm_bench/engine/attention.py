@@ -214,6 +214,10 @@ def shared_prefix_attention(
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    whole = getattr(plan, "whole", None)
+    if whole is not None:
+        found: Tensor = whole(layer, q, k, v, scale)
+        return found[None], None
     q = q.contiguous()
     out, lse = plan.local(layer, q, k, v, scale)
     for level in plan.levels:

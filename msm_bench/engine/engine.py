@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +14,12 @@ import transformers
 
 from msm_bench.checkpoints import ResolvedModel
 from msm_bench.engine import memory
+from msm_bench.engine.adapters import Adapters, read_adapter
 from msm_bench.engine.attention import ATTENTION_NAME
-from msm_bench.engine.loading import Loaded, load, probe_tokens
+from msm_bench.engine.fusing import fuse, kernels_for
+from msm_bench.engine.loading import Loaded, has_tokenizer, load, speaks_alike, tell_effect, with_adapter, without_adapter
 from msm_bench.engine.padded import PaddedRunner
+from msm_bench.engine.probing import probe_tokens
 from msm_bench.engine.rows import Generation, Runner, Scored
 from msm_bench.engine.sampling import Sampling
 from msm_bench.engine.scheduler import Scheduler
@@ -30,8 +34,8 @@ _MAX_ROWS = {"cuda": 256, "cpu": 128, "mps": 32}
 _CHUNK = {"cuda": 4096, "cpu": 1024, "mps": 1024}
 
 
-class Engine:
-    """Samples from one model and scores text under it; requests may come from any thread.
+class Core:
+    """A base model with its runner and its thread; engines of its adapters share it.
 
     Args:
         loaded: The model.
@@ -40,10 +44,58 @@ class Engine:
 
     def __init__(self, loaded: Loaded, settings: Settings) -> None:
         self.loaded = loaded
-        self.context_length = loaded.context_length
+        self.settings = settings
         self.detokenizer = Detokenizer(loaded.tokenizer)
-        self._runner = make_runner(loaded, settings)
-        self._scheduler = Scheduler(self._runner, loaded.ends, self.detokenizer)
+        self.runner = make_runner(loaded, settings)
+        self.scheduler = Scheduler(self.runner, loaded.ends, self.detokenizer)
+        self._adapters = Adapters(loaded.model)
+
+    def add(self, resolved: ResolvedModel) -> tuple[int, Loaded] | None:
+        """Put an adapter on the model while it runs.
+
+        Returns:
+            The adapter's number, and what there is to know of the model with it; None for an adapter that needs a model of
+            its own.
+
+        Raises:
+            NotAModelError: The adapter is for another kind of model.
+            CorruptWeightsError: It is damaged or does not fit.
+        """
+        runner, folder = self.runner, resolved.adapter
+        assert folder is not None
+        updates = read_adapter(folder, self.loaded.model.config) if isinstance(runner, SharedRunner) else None
+        if updates is None or not isinstance(runner, SharedRunner):
+            return None
+        loaded = with_adapter(self.loaded, resolved)
+        if not speaks_alike(loaded.tokenizer, self.loaded.tokenizer):
+            return None  # the thread turns tokens into text for all of them
+        number = self.scheduler.call(lambda: self._adapters.add(updates))
+        effect = self.scheduler.call(lambda: runner.adapter_effect(number))
+        tell_effect(effect, resolved, loaded.identity)
+        return number, loaded
+
+    def remove(self, number: int) -> None:
+        """Let an adapter go."""
+        self.scheduler.call(lambda: self._adapters.remove(number))
+
+
+class Engine:
+    """Samples from one model and scores text under it; requests may come from any thread.
+
+    Args:
+        core: The base model as it runs.
+        loaded: What there is to know of this model: the core's own, or with an adapter's identity and tokenizer.
+        adapter: The adapter's number in the core, 0 for none.
+    """
+
+    def __init__(self, core: Core, loaded: Loaded, adapter: int = 0) -> None:
+        self.core = core
+        self.loaded = loaded
+        self.adapter = adapter
+        self.context_length = loaded.context_length
+        self.detokenizer = core.detokenizer
+        self._runner = core.runner
+        self._scheduler = core.scheduler
 
     @property
     def kind(self) -> str:
@@ -73,7 +125,8 @@ class Engine:
             if not 0 <= token < words:
                 raise RequestError(f"logit_bias names the token {token}.", f"The model's tokens are 0 to {words - 1}.")
         self._check(len(prompt) + 1)
-        return self._scheduler.generate(prompt, sampling)
+        sampling = replace(sampling, ends=sampling.ends | self.loaded.ends)
+        return self._scheduler.generate(prompt, sampling, self.adapter)
 
     def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> "Future[list[Scored]]":
         """Ask for the log-probability of each continuation after the prompt.
@@ -87,7 +140,7 @@ class Engine:
                 "A prompt or a continuation without tokens has no log-probability.", "Give each of them some text."
             )
         self._check(len(prompt) + max(len(tokens) for tokens in continuations))
-        return self._scheduler.score(prompt, continuations)
+        return self._scheduler.score(prompt, continuations, self.adapter)
 
     def close(self, patience: float | None = None) -> None:
         """End the thread and let the memory go; `patience` is how many seconds to wait for it, None without limit."""
@@ -114,7 +167,7 @@ def make_runner(loaded: Loaded, settings: Settings) -> Runner:
         obstacle = sharing_obstacle(loaded)
         if obstacle is None:
             budget = memory.cache_budget(loaded.device)
-            obstacle, runner = _try_shared(loaded, max_rows, budget, chunk)
+            obstacle, runner = _try_shared(loaded, max_rows, budget, chunk, settings.graphs)
             if runner is not None:
                 return runner
         if settings.attn == "shared":
@@ -138,13 +191,14 @@ def sharing_obstacle(loaded: Loaded) -> str | None:
     return None
 
 
-def _try_shared(loaded: Loaded, max_rows: int, budget: int, chunk: int) -> tuple[str, SharedRunner | None]:
+def _try_shared(loaded: Loaded, max_rows: int, budget: int, chunk: int, graphs: bool) -> tuple[str, SharedRunner | None]:
     model, before = loaded.model, loaded.model.config._attn_implementation
     tokens = probe_tokens(model)
     with torch.inference_mode():
         expected = model(input_ids=tokens, use_cache=False).logits[0].float()
     try:
         model.set_attn_implementation(ATTENTION_NAME)
+        fuse(model)
         runner = SharedRunner(model, loaded.context_length, max_rows, budget, chunk)
         found = runner.check_logits(tokens[0].tolist())
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
@@ -156,6 +210,9 @@ def _try_shared(loaded: Loaded, max_rows: int, budget: int, chunk: int) -> tuple
         # attention to the wrong tokens gives about 1.
         difference = ((found - expected[-1]).square().mean().sqrt() / expected[-1].std()).item()
         if difference <= (1e-3 if loaded.dtype == torch.float32 else 0.15):
+            kernels = kernels_for(loaded.device) if graphs and loaded.dtype != torch.float32 else None
+            if kernels is not None:
+                runner.use_graphs(kernels)
             return "", runner
         reason = f"its logits would change by {difference:.2g} of their spread"
     model.set_attn_implementation(before)
@@ -163,23 +220,58 @@ def _try_shared(loaded: Loaded, max_rows: int, budget: int, chunk: int) -> tuple
 
 
 _engines: dict[tuple[Any, ...], Engine] = {}
+_cores: dict[tuple[Any, ...], Core] = {}
 _users: Counter[int] = Counter()
 _table_lock = threading.Lock()
 
 
 def acquire(resolved: ResolvedModel, settings: Settings) -> Engine:
-    """The engine of a model, loaded when it is not in memory yet; `release` it after use."""
-    key = (resolved.path, resolved.adapter, tuple(sorted(resolved.identity.items())), settings)
+    """The engine of a model, loaded when it is not in memory yet; `release` it after use.
+
+    Adapters of one base are put on one copy of it where they are plain LoRA.
+    """
+    identity = tuple(sorted(resolved.identity.items()))
+    key = (resolved.path, resolved.adapter, identity, settings)
+    base = (resolved.path, resolved.identity.get("base_sha256", resolved.identity.get("sha256")), settings)
     with _table_lock:
         engine = _engines.get(key)
         if engine is None:
-            engine = _engines[key] = Engine(load(resolved, settings), settings)
+            engine = _engines[key] = _load(resolved, settings, base)
         _users[id(engine)] += 1
         return engine
 
 
+def _load(resolved: ResolvedModel, settings: Settings, base: tuple[Any, ...]) -> Engine:
+    if resolved.adapter is None:
+        core = _cores.get(base) or _cores.setdefault(base, Core(load(resolved, settings), settings))
+        return Engine(core, replace(core.loaded, identity=dict(resolved.identity)))
+    if not has_tokenizer(resolved.path):
+        return _alone(resolved, settings)
+    fresh = base not in _cores
+    core = _cores[base] if not fresh else Core(load(without_adapter(resolved), settings), settings)
+    try:
+        added = core.add(resolved)
+    except BaseException:
+        if fresh:
+            core.scheduler.close()
+        raise
+    if added is None:
+        if fresh:
+            core.scheduler.close()
+            del core
+        return _alone(resolved, settings)
+    _cores[base] = core
+    number, loaded = added
+    return Engine(core, loaded, number)
+
+
+def _alone(resolved: ResolvedModel, settings: Settings) -> Engine:
+    own = Core(load(resolved, settings), settings)
+    return Engine(own, own.loaded)
+
+
 def release(engine: Engine) -> None:
-    """Give an engine back; it is closed when nobody uses it any more."""
+    """Give an engine back; a model that nobody uses any more, with or without an adapter, is closed."""
     with _table_lock:
         _users[id(engine)] -= 1
         if _users[id(engine)] > 0:
@@ -187,6 +279,12 @@ def release(engine: Engine) -> None:
         del _users[id(engine)]
         for key in [key for key, other in _engines.items() if other is engine]:
             del _engines[key]
+        if any(other.core is engine.core for other in _engines.values()):
+            if engine.adapter:
+                engine.core.remove(engine.adapter)
+            return
+        for base in [base for base, core in _cores.items() if core is engine.core]:
+            del _cores[base]
     engine.close()
 
 

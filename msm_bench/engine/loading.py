@@ -5,25 +5,24 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from msm_bench.checkpoints import ResolvedModel
+from msm_bench.engine.probing import probe_tokens
 from msm_bench.engine.settings import Settings
 from msm_bench.errors import CorruptWeightsError, NotAModelError, RequestError
 
 logger = logging.getLogger(__name__)
 
 _UNLIMITED = 2**20
-_PROBE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def load(resolved: ResolvedModel, settings: Settings) -> Loaded:
         model = _base(resolved.path, device, dtype, settings.device == "auto")
     identity = dict(resolved.identity)
     if resolved.adapter is not None:
-        model = _with_adapter(model, str(resolved.adapter), identity)
+        model = _with_adapter(model, resolved, identity)
     model.eval().requires_grad_(False)
     tokenizer = _tokenizer(str(resolved.template_source))
     return Loaded(
@@ -156,12 +155,11 @@ def _base(path: str, device: torch.device, dtype: torch.dtype, spread: bool) -> 
     return model
 
 
-def _with_adapter(base: Any, folder: str, identity: dict[str, str]) -> Any:
-    """Put an adapter's layers into the model.
+def _with_adapter(base: Any, resolved: ResolvedModel, identity: dict[str, str]) -> Any:
+    """Put PEFT's own layers into the model, for adapters that `adapters` does not run; never merged either."""
+    from peft import PeftModel  # seconds to import, and most models have no adapter
 
-    They are kept apart rather than merged: merging rounds the sum to the weights' dtype, which in bfloat16 can
-    swallow much of a small update.
-    """
+    folder = str(resolved.adapter)
     kind = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
     if kind not in (None, "CAUSAL_LM"):
         raise NotAModelError(f"The adapter '{folder}' is for {kind}.", "Give an adapter of a causal language model.")
@@ -186,11 +184,43 @@ def _with_adapter(base: Any, folder: str, identity: dict[str, str]) -> Any:
             )
     wrapped.eval()
     model = wrapped.get_base_model()
-    changed = _adapter_effect(wrapped, model)
-    identity["adapter_effect"] = f"{changed:.4g}"
-    if changed == 0:
-        logger.warning("The adapter '%s' changes nothing: the outputs are those of its base.", folder)
+    tell_effect(_adapter_effect(wrapped, model), resolved, identity)
     return model
+
+
+def without_adapter(resolved: ResolvedModel) -> ResolvedModel:
+    """The base of an adapter."""
+    identity = {key.removeprefix("base_"): value for key, value in resolved.identity.items() if key.startswith("base_")}
+    return resolved.model_copy(update={"adapter": None, "template_source": resolved.path, "identity": identity})
+
+
+def with_adapter(base: Loaded, resolved: ResolvedModel) -> Loaded:
+    """What there is to know of a base with an adapter on it, but for the adapter's effect."""
+    tokenizer = base.tokenizer if resolved.template_source == resolved.path else _tokenizer(str(resolved.template_source))
+    return replace(
+        base,
+        tokenizer=tokenizer,
+        context_length=context_length(base.model.config, tokenizer),
+        ends=end_tokens(base.model, tokenizer),
+        identity=dict(resolved.identity),
+    )
+
+
+def has_tokenizer(folder: str) -> bool:
+    """Whether a model's folder has a tokenizer of its own."""
+    return any(Path(folder, name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"))
+
+
+def speaks_alike(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers turn tokens into the same text."""
+    return one is other or (one.get_vocab() == other.get_vocab() and one.all_special_ids == other.all_special_ids)
+
+
+def tell_effect(effect: float, resolved: ResolvedModel, identity: dict[str, str]) -> None:
+    """Note the largest change of a logit that an adapter makes, and warn when it makes none."""
+    identity["adapter_effect"] = f"{effect:.4g}"
+    if effect == 0:
+        logger.warning("The adapter '%s' changes nothing: the outputs are those of its base.", resolved.adapter)
 
 
 @torch.inference_mode()
@@ -201,13 +231,6 @@ def _adapter_effect(wrapped: Any, model: Any) -> float:
     with wrapped.disable_adapter():
         before: Tensor = model(input_ids=tokens, use_cache=False).logits.float()
     return float((after - before).abs().max())
-
-
-def probe_tokens(model: nn.Module) -> Tensor:
-    """Some fixed tokens [1, n] spread over the vocabulary, for checks of a loaded model."""
-    rows: int = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    device = next(model.parameters()).device
-    return (torch.arange(1, _PROBE_TOKENS + 1, device=device) * 7919 % rows)[None]
 
 
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -112,10 +112,15 @@ class Suffixes:
     """Keys and values of what each decoding row generated, one slot a row; allocated ahead of need.
 
     Growing copies, but by half of the size each time, so that a token is copied a bounded number of times.
+
+    Args:
+        shapes: Of the layers.
+        steady: Stay in place when rows leave, unless most do: captured graphs know the place.
     """
 
-    def __init__(self, shapes: Sequence[LayerShape]) -> None:
+    def __init__(self, shapes: Sequence[LayerShape], steady: bool = False) -> None:
         self.shapes = shapes
+        self.steady = steady
         self.rows = 0
         self.length = 0
         self.keys: list[Tensor] = []
@@ -145,7 +150,12 @@ class Suffixes:
         if not indices:
             self.keys, self.values, self.rows, self.length = [], [], 0, 0
             return
-        self._resize(torch.tensor(indices, device=self.shapes[0].device), len(indices), max(length, 64))
+        kept = torch.tensor(indices, device=self.shapes[0].device)
+        if self.steady and len(indices) * 4 > self.rows:
+            for tensor in (*self.keys, *self.values):
+                tensor[: len(indices)] = tensor[kept.to(tensor.device)]
+        else:
+            self._resize(kept, len(indices), max(length, 64))
 
     def _resize(self, kept: slice | Tensor, rows: int, length: int) -> None:
         stay = min(length, self.length)

@@ -18,6 +18,7 @@ class Node:
         done: How many of its tokens have their keys and values.
         users: How many running sequences stand on this node.
         used: The tree's clock when it was last asked for.
+        adapter: Under which adapter its keys and values are computed, 0 for the base alone.
     """
 
     def __init__(self, tokens: Sequence[int], parent: "Node | None") -> None:
@@ -25,6 +26,7 @@ class Node:
         self.parent = parent
         self.children: dict[int, list[Node]] = defaultdict(list)
         self.start: int = 0 if parent is None else parent.end
+        self.adapter: int = 0 if parent is None else parent.adapter
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.done = 0
@@ -75,10 +77,27 @@ class PrefixTree:
     def __init__(self, token_bytes: int) -> None:
         self.token_bytes = token_bytes
         self.root = Node((), None)
+        self._others: dict[int, Node] = {}
         self._clock = 0
         self._tokens = 0
 
-    def place(self, prompts: Sequence[tuple[int, ...]], shortest: int, saving: int, own: int) -> list[Node]:
+    def root_of(self, adapter: int) -> Node:
+        """Where the prompts of an adapter begin: the same tokens have other keys and values under each."""
+        if adapter == 0:
+            return self.root
+        if adapter not in self._others:
+            self._others[adapter] = root = Node((), None)
+            root.adapter = adapter
+        return self._others[adapter]
+
+    def place(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        shortest: int,
+        saving: int,
+        own: int,
+        adapters: Sequence[int] | None = None,
+    ) -> list[Node]:
         """Find or make the node on which each prompt stands; what follows the node's end is the prompt's own tail.
 
         New nodes have no keys and values yet (`done` is 0): the caller computes them, parents first.
@@ -88,12 +107,14 @@ class PrefixTree:
             shortest: A stretch shorter than this is not worth a node.
             saving: A shared stretch must save at least so many tokens: its length times the prompts beyond the first.
             own: A tail at least this long gets a node even if one prompt alone has it, for others that may come.
+            adapters: Of each prompt; None is the base for all.
 
         Returns:
             The node of each prompt, in their order.
         """
         self._clock += 1
-        found = [self._descend(prompt, shortest) for prompt in prompts]
+        roots = [self.root_of(adapter) for adapter in adapters or [0] * len(prompts)]
+        found = [self._descend(prompt, shortest, root) for prompt, root in zip(prompts, roots, strict=True)]
         by_node: dict[int, list[int]] = defaultdict(list)
         for index, node in enumerate(found):
             by_node[id(node)].append(index)
@@ -105,8 +126,7 @@ class PrefixTree:
                 link.used = self._clock
         return found
 
-    def _descend(self, prompt: tuple[int, ...], shortest: int) -> Node:
-        node = self.root
+    def _descend(self, prompt: tuple[int, ...], shortest: int, node: Node) -> Node:
         while True:
             best, length = None, 0
             for child in node.children.get(prompt[node.end], []) if node.end < len(prompt) else []:
@@ -171,18 +191,18 @@ class PrefixTree:
         self._tokens += len(node.tokens)
         return node
 
-    def new_tokens(self, prompts: Sequence[tuple[int, ...]]) -> int:
+    def new_tokens(self, prompts: Sequence[tuple[int, ...]], adapters: Sequence[int] | None = None) -> int:
         """How many tokens of these prompts have no keys and values yet, each shared stretch counted once."""
-        count, before = 0, tuple[int, ...]()
-        for prompt in sorted(set(prompts)):
-            node = self._deepest(prompt)
-            count += len(prompt) - max(common_length(before, prompt), node.end)
-            before = prompt
+        count, before = 0, (0, tuple[int, ...]())
+        for adapter, prompt in sorted(set(zip(adapters or [0] * len(prompts), prompts, strict=True))):
+            node = self._deepest(prompt, self.root_of(adapter))
+            same = common_length(before[1], prompt) if before[0] == adapter else 0
+            count += len(prompt) - max(same, node.end)
+            before = adapter, prompt
         return count
 
-    def _deepest(self, prompt: tuple[int, ...]) -> Node:
+    def _deepest(self, prompt: tuple[int, ...], node: Node) -> Node:
         """The deepest computed node that is wholly part of a prompt."""
-        node = self.root
         while True:
             for child in node.children.get(prompt[node.end], []) if node.end < len(prompt) else []:
                 if child.done == len(child.tokens) and child.tokens == prompt[node.end : child.end]:
@@ -193,7 +213,7 @@ class PrefixTree:
 
     def nodes(self) -> Iterator[Node]:
         """All nodes with tokens, parents before children."""
-        stack = [self.root]
+        stack = [self.root, *self._others.values()]
         while stack:
             node = stack.pop()
             if node.parent is not None:
@@ -225,7 +245,7 @@ class PrefixTree:
         for node in list(self.nodes()):
             # Parents and children refer to each other, so the memory would wait for the garbage collector.
             node.keys, node.values = [], []
-        self.root = Node((), None)
+        self.root, self._others = Node((), None), {}
         self._tokens = 0
 
     def _drop(self, leaf: Node) -> None:

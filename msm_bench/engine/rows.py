@@ -59,6 +59,7 @@ class Row:
         node: The shared prefix it stands on, and `length`, how many tokens its own keys and values hold: set by
             the runner that shares prefixes.
         ended: It needs no more tokens; its place is freed when that is worth the copying.
+        adapter: Number of its adapter, 0 for none.
     """
 
     prompt: tuple[int, ...]
@@ -72,6 +73,7 @@ class Row:
     ended: bool = False
     node: Node | None = None
     length: int = 0
+    adapter: int = 0
 
     def __post_init__(self) -> None:
         self.noise = Noise(self.sampling.key)
@@ -88,6 +90,7 @@ class ScoreRequest:
     prompt: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
     future: "Future[list[Scored]]"
+    adapter: int = 0
 
 
 class Runner(Protocol):

@@ -4,11 +4,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
@@ -27,6 +27,24 @@ _GATHER_AT_MOST = 0.1
 _SCORED_AT_ONCE = 256
 
 
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Call:
+    """Work for the runner's thread."""
+
+    work: Callable[[], Any]
+    future: "Future[Any]"
+
+    def run(self) -> None:
+        """Do it and hand over its result or its error."""
+        try:
+            self.future.set_result(self.work())
+        except Exception as error:
+            self.future.set_exception(error)
+
+
 class Scheduler:
     """Runs requests on a runner in a thread of its own, which starts with the first request.
 
@@ -40,24 +58,30 @@ class Scheduler:
         self._runner = runner
         self._ends = ends
         self._detokenizer = detokenizer
-        self._inbox: queue.SimpleQueue[Row | ScoreRequest | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Row | ScoreRequest | Call | None] = queue.SimpleQueue()
         self._waiting: list[Row] = []
         self._scoring: list[ScoreRequest] = []
         self._full = False  # no row fits until one has ended
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> "Future[Generation]":
+    def generate(self, prompt: Sequence[int], sampling: Sampling, adapter: int = 0) -> "Future[Generation]":
         """Ask for one sample; cancelling the future gives it up."""
         future: Future[Generation] = Future()
-        self._put(Row(tuple(prompt), sampling, future))
+        self._put(Row(tuple(prompt), sampling, future, adapter=adapter))
         return future
 
-    def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> "Future[list[Scored]]":
+    def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], adapter: int = 0) -> "Future[list[Scored]]":
         """Ask for the log-probabilities of continuations, each of at least one token."""
         future: Future[list[Scored]] = Future()
-        self._put(ScoreRequest(tuple(prompt), tuple(tuple(tokens) for tokens in continuations), future))
+        self._put(ScoreRequest(tuple(prompt), tuple(tuple(tokens) for tokens in continuations), future, adapter))
         return future
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Do something in the runner's thread between two of its rounds, and wait for it."""
+        future: Future[T] = Future()
+        self._put(Call(work, future))
+        return future.result()
 
     def close(self, patience: float | None = None) -> None:
         """End the thread; requests that are not finished are cancelled.
@@ -71,7 +95,7 @@ class Scheduler:
             self._inbox.put(None)
             thread.join(patience)
 
-    def _put(self, request: Row | ScoreRequest) -> None:
+    def _put(self, request: Row | ScoreRequest | Call) -> None:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 # A daemon, so that an interrupted program does not wait for a generation to end.
@@ -114,8 +138,10 @@ class Scheduler:
                 idle, begun = False, time.monotonic()
             self._sort_in(request)
 
-    def _sort_in(self, request: Row | ScoreRequest) -> None:
-        if isinstance(request, Row):
+    def _sort_in(self, request: Row | ScoreRequest | Call) -> None:
+        if isinstance(request, Call):
+            request.run()
+        elif isinstance(request, Row):
             self._waiting.append(request)
         else:
             self._scoring.append(request)
@@ -126,7 +152,7 @@ class Scheduler:
         self._scoring = [request for request in self._scoring if not request.future.cancelled()]
         if self._scoring:
             # Sorted, so that a batch holds prompts that begin alike.
-            self._scoring.sort(key=lambda request: request.prompt)
+            self._scoring.sort(key=lambda request: (request.adapter, request.prompt))
             results = runner.score(self._scoring[:_SCORED_AT_ONCE])
             for request, result in zip(self._scoring, results, strict=False):
                 _deliver(request.future, result)
@@ -226,9 +252,9 @@ class Scheduler:
 
 def _equal_together(rows: Sequence[Row]) -> list[Row]:
     """Rows of one prompt side by side, prompts in order of their first row: so that a batch shares what it can."""
-    groups: dict[tuple[int, ...], list[Row]] = {}
+    groups: dict[tuple[int, tuple[int, ...]], list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.prompt, []).append(row)
+        groups.setdefault((row.adapter, row.prompt), []).append(row)
     return [row for group in groups.values() for row in group]
 
 

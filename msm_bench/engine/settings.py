@@ -19,12 +19,15 @@ class Settings(BaseModel, frozen=True):
         dtype: "auto" is bfloat16 where the hardware multiplies it, else float32.
         attn: "shared" keeps shared prefixes once, "padded" is the plain way; "auto" takes the first where it works.
         max_batch_size: At most so many samples at a time; None leaves it to the memory.
+        graphs: On CUDA, decode by captured graphs and Triton kernels where they give the model's own logits. Off until asked
+            for: their logic is tested through Triton's interpreter, their speed on a card not yet.
     """
 
     device: str | None = None
     dtype: Dtype = "auto"
     attn: Attention = "auto"
     max_batch_size: int | None = Field(default=None, ge=1)
+    graphs: bool = False
 
 
 class ProviderArgs(BaseModel, frozen=True):
@@ -78,7 +81,12 @@ def _template(path: Path) -> str:
 
 
 def _hint(name: str) -> str:
-    choices = {"dtype": get_args(Dtype), "attn": get_args(Attention), "enable_thinking": ("true", "false")}
+    choices = {
+        "dtype": get_args(Dtype),
+        "attn": get_args(Attention),
+        "enable_thinking": ("true", "false"),
+        "graphs": ("true", "false"),
+    }
     if name in choices:
         return f"Use one of: {', '.join(choices[name])}."
     return "Give a whole number of at least 1." if name == "max_batch_size" else "Give a text."

@@ -1,14 +1,21 @@
 """The runner that keeps shared prefixes once. See `attention` for the method."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from msm_bench.engine.attention import Level, Plan, active, partial_attention, widen_heads
+from msm_bench.engine.adapters import Route, route_of, routed
+from msm_bench.engine.attention import Level, Plan, active
+from msm_bench.engine.fusing import use_kernels
+from msm_bench.engine.graphs import GraphDecoder, padded_rows
+from msm_bench.engine.memory import ran_out
 from msm_bench.engine.plans import DecodePlan, LayerShape, PrefixPlan, ScorePlan, Suffixes, levels_of
 from msm_bench.engine.prefix import Node, PrefixTree
+from msm_bench.engine.probing import ProbePlan, probe_tokens
 from msm_bench.engine.rows import Row, Scored, ScoreRequest
 from msm_bench.engine.scoring import Item, cut_items, logit_rows, scored, target_logprobs
 
@@ -20,6 +27,9 @@ _SHORTEST_SCORED, _SAVING_SCORED, _OWN_SCORED = 8, 64, 256
 # Tokens of room that a new row is counted with before it is known how many it generates.
 _EXPECTED = 256
 _SMALLEST_CHUNK = 128
+# Passes over new prompts between two tokens of the running rows. A GPU does many in the time in which a person waits, and
+# changing its batch often costs more.
+_CHUNKS, _CHUNKS_CUDA = 4, 32
 
 
 class SharedRunner:
@@ -47,11 +57,56 @@ class SharedRunner:
         self.logit_rows = logit_rows(self.vocabulary, self.device)
         self.tree = PrefixTree(sum(shape.bytes for shape in self.shapes))
         self.suffixes = Suffixes(self.shapes)
+        self.decoder: GraphDecoder | None = None
         self._levels: list[Level] | None = None
+        self._route: Route = ()
         self._worked = False
+
+    @torch.inference_mode()
+    def adapter_effect(self, number: int) -> float:
+        """Largest change of a logit that an adapter makes on some fixed tokens."""
+        tokens = probe_tokens(self.model)[0].tolist()
+        positions = list(range(len(tokens)))
+        plain = self._forward(tokens, positions, ProbePlan(), 0)
+        changed = self._forward(tokens, positions, ProbePlan(), 0, [(number, None)])
+        return float((changed.float() - plain.float()).abs().max())
+
+    def use_graphs(self, kernels: ModuleType, capture: bool = True) -> None:
+        """Decode by `graphs` from now on, if a step by them equals one without.
+
+        Args:
+            kernels: The module `kernels`.
+            capture: See `GraphDecoder`.
+        """
+        shape = self.shapes[0]
+        if any(other != shape for other in self.shapes) or shape.key_width != shape.value_width:
+            return
+        tokens = probe_tokens(self.model)[0].tolist()
+        expected = self.check_logits(tokens)
+        undo: Callable[[], None] = lambda: None  # noqa: E731
+        try:
+            undo = use_kernels(self.model, kernels)
+            self.decoder = GraphDecoder(self.model, self.shapes, self._heads, kernels, capture)
+            found = self.check_logits(tokens)
+        except Exception as error:  # whatever a compiler or a driver may raise: the plain way works
+            self.decoder = None
+            undo()
+            if ran_out(error):
+                raise
+            logger.warning("Decoding by CUDA graphs does not work here (%s); it is slower without.", error)
+            return
+        difference = ((found - expected).square().mean().sqrt() / expected.std()).item()
+        self.decoder.forget_all()
+        if not difference <= (1e-3 if shape.dtype == torch.float32 else 0.15):
+            logger.warning("Decoding by CUDA graphs would change logits by %.2g of their spread; it is left out.", difference)
+            self.decoder = None
+            undo()
+            return
+        self.suffixes.steady = True
 
     def admit(self, waiting: Sequence[Row]) -> int:
         """See `Runner.admit`."""
+        waiting = self._next(self._together(waiting))
         count = min(len(waiting), self.max_rows - len(self.rows))
         while count > 0 and not self._fits(waiting[:count]):
             count //= 2
@@ -61,7 +116,8 @@ class SharedRunner:
             return 0
         fresh = list(waiting[:count])
         contexts = [row.context()[:-1] for row in fresh]
-        nodes = self.tree.place(contexts, _SHORTEST_SHARED, _SHORTEST_SHARED, _SHORTEST_SHARED)
+        adapters = [row.adapter for row in fresh]
+        nodes = self.tree.place(contexts, _SHORTEST_SHARED, _SHORTEST_SHARED, _SHORTEST_SHARED, adapters)
         tails: dict[tuple[int, tuple[int, ...]], Node] = {}
         ends = []
         for context, node in zip(contexts, nodes, strict=True):
@@ -77,26 +133,48 @@ class SharedRunner:
         self._compute([link for end in ends for link in end.chain()])
         first = len(self.rows)
         lengths = [len(context) - node.end for context, node in zip(contexts, nodes, strict=True)]
-        self.suffixes.reserve(first + count, max([*(row.length for row in self.rows), *lengths]) + 1)
+        ahead = max(min(row.sampling.max_tokens, _EXPECTED) + length for row, length in zip(fresh, lengths, strict=True))
+        longest = max([*(row.length for row in self.rows), *lengths]) + 1
+        # Every change of size costs a graph anew, so it is made for what is expected at once.
+        self.suffixes.reserve(self._room_for(first + count), max(longest, ahead) if self.decoder else longest)
         for index, (row, node, end, length) in enumerate(zip(fresh, nodes, ends, lengths, strict=True)):
             row.node, row.length = node, length
             node.users += 1
             if end is not node:
                 self.suffixes.fill(first + index, end)
         self.rows.extend(fresh)
-        self._levels = None
+        self._moved()
         return count
+
+    def _next(self, waiting: Sequence[Row]) -> Sequence[Row]:
+        """The first of `waiting` whose prompts are few new tokens: running rows and first answers need not wait long."""
+        most = self.chunk * (_CHUNKS_CUDA if self.device.type == "cuda" else _CHUNKS)
+        prompts: dict[tuple[int, tuple[int, ...]], None] = {}
+        for index, row in enumerate(waiting):
+            key = (row.adapter, row.context()[:-1])
+            if key in prompts:
+                continue
+            prompts[key] = None
+            new = self.tree.new_tokens([prompt for _, prompt in prompts], [adapter for adapter, _ in prompts])
+            if index and new > most:
+                return waiting[:index]
+        return waiting
+
+    def _together(self, waiting: Sequence[Row]) -> Sequence[Row]:
+        """The first of `waiting` that may share a batch: a captured graph serves one adapter, a plain pass several."""
+        if self.decoder is None or not waiting:
+            return waiting
+        adapter = (self.rows or waiting)[0].adapter
+        return list(takewhile(lambda row: row.adapter == adapter, waiting))
 
     def step(self) -> Tensor:
         """See `Runner.step`."""
         lengths = [row.length for row in self.rows]
-        self.suffixes.reserve(len(self.rows), max(lengths) + 1)
-        if self._levels is None:
-            self._levels = levels_of([_node(row).chain() for row in self.rows], [1] * len(self.rows), self.device)
+        self.suffixes.reserve(self._room_for(len(self.rows)), max(lengths) + 1)
         tokens = [row.tokens[-1] if row.tokens else row.prompt[-1] for row in self.rows]
         last = self.context_length - 1
         positions = [min(_node(row).end + row.length, last) for row in self.rows]
-        logits = self._forward(tokens, positions, DecodePlan(self.suffixes, lengths, self._levels), 0)
+        logits = self._decode(tokens, positions, lengths, [_node(row) for row in self.rows], self.suffixes)
         for row in self.rows:
             row.length += not row.ended
         self._worked = True
@@ -137,21 +215,23 @@ class SharedRunner:
         for row in self.rows:
             row.node = None
         self.rows = []
-        self._levels = None
+        self._moved()
         self.tree.clear()
-        self.suffixes = Suffixes(self.shapes)
+        if self.decoder is not None:
+            self.decoder.forget_all()
+        self.suffixes = Suffixes(self.shapes, steady=self.decoder is not None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return lowered
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[Scored]]:
         """See `Runner.score`."""
-        prompts = [request.prompt[:-1] for request in requests]
+        prompts, adapters = [request.prompt[:-1] for request in requests], [request.adapter for request in requests]
         count = len(requests)
-        while count > 1 and not self._room(self.tree.new_tokens(prompts[:count]) * self.tree.token_bytes):
+        while count > 1 and not self._room(self.tree.new_tokens(prompts[:count], adapters[:count]) * self.tree.token_bytes):
             count //= 2
-        nodes = self.tree.place(prompts[:count], _SHORTEST_SCORED, _SAVING_SCORED, _OWN_SCORED)
-        self._levels = None  # placing may have cut nodes in two that running rows stand on
+        nodes = self.tree.place(prompts[:count], _SHORTEST_SCORED, _SAVING_SCORED, _OWN_SCORED, adapters[:count])
+        self._moved()  # placing may have cut nodes in two that running rows stand on
         for node in nodes:
             node.users += 1
         try:
@@ -179,11 +259,33 @@ class SharedRunner:
             self._forward(tokens[start:end], list(range(start, end)), PrefixPlan([(first, start, end)], self.shapes), 1)
         self._forward(tokens[5:9], list(range(5, 9)), PrefixPlan([(second, 0, 4)], self.shapes), 1)
         suffixes = Suffixes(self.shapes)
-        suffixes.reserve(1, len(tokens))
-        levels = levels_of([second.chain()], [1], self.device)
+        suffixes.reserve(self._room_for(1), len(tokens))
+        self._moved()
         for at, token in enumerate(tokens[9:]):
-            logits = self._forward([token], [9 + at], DecodePlan(suffixes, [at], levels), 0)
+            logits = self._decode([token], [9 + at], [at], [second], suffixes)
+        self._moved()
         return logits[-1].float()
+
+    def _decode(
+        self, tokens: list[int], positions: list[int], lengths: list[int], nodes: Sequence[Node], suffixes: Suffixes
+    ) -> Tensor:
+        """Logits [R, V] after one new token a row."""
+        if self.decoder is not None:
+            chains = [] if self.decoder.knows_rows else [node.chain() for node in nodes]
+            return self.decoder.step(tokens, positions, lengths, chains, suffixes, nodes[0].adapter)
+        if self._levels is None:
+            self._levels = levels_of([node.chain() for node in nodes], [1] * len(nodes), self.device)
+            self._route = route_of([node.adapter for node in nodes], [1] * len(nodes), self.device)
+        return self._forward(tokens, positions, DecodePlan(suffixes, lengths, self._levels), 0, self._route)
+
+    def _moved(self) -> None:
+        """Rows joined, left or moved, or nodes were cut: what is known of who sees what is out of date."""
+        self._levels = None
+        if self.decoder is not None:
+            self.decoder.forget_rows()
+
+    def _room_for(self, rows: int) -> int:
+        return rows if self.decoder is None else padded_rows(rows)
 
     def _score_items(self, items: list[Item]) -> dict[tuple[int, int], list[float]]:
         # Neighbours below the same node and of like length: few spans, little padding.
@@ -219,7 +321,8 @@ class SharedRunner:
         # A position can have several targets (the first tokens of the continuations): its logits are made once.
         places = sorted(set(keep))
         row_of = {place: row for row, place in enumerate(places)}
-        logits = self._forward(tokens, positions, plan, places)
+        route = route_of([item.node.adapter for item in batch], widths, self.device)
+        logits = self._forward(tokens, positions, plan, places, route)
         logprobs = target_logprobs(logits, [row_of[place] for place in keep], targets)
         for owner, value in zip(owners, logprobs, strict=True):
             found.setdefault(owner, []).append(value)
@@ -239,18 +342,19 @@ class SharedRunner:
                     left -= length
             tokens = [token for node, start, end in chunks for token in node.tokens[start:end]]
             positions = [node.start + at for node, start, end in chunks for at in range(start, end)]
-            self._forward(tokens, positions, PrefixPlan(chunks, self.shapes), 1)
+            route = route_of([node.adapter for node, _, _ in chunks], [end - start for _, start, end in chunks], self.device)
+            self._forward(tokens, positions, PrefixPlan(chunks, self.shapes), 1, route)
             for node, _, end in chunks:
                 node.done = end
             pending = [node for node in pending if node.done < len(node.tokens)]
 
     @torch.inference_mode()
-    def _forward(self, tokens: list[int], positions: list[int], plan: Plan, keep: int | list[int]) -> Tensor:
+    def _forward(self, tokens: list[int], positions: list[int], plan: Plan, keep: int | list[int], route: Route = ()) -> Tensor:
         """Logits [n, V] at the kept places: all for 0, the last one for 1, those of a list.
 
         A list, not a tensor: with the layers spread over several GPUs a tensor would be moved to the first of them.
         """
-        with active(plan):
+        with active(plan), routed(route):
             output = self.model(
                 input_ids=torch.tensor([tokens], device=self.device),
                 position_ids=torch.tensor([positions], device=self.device),
@@ -261,10 +365,10 @@ class SharedRunner:
         return logits
 
     def _fits(self, fresh: Sequence[Row]) -> bool:
-        contexts = [row.context()[:-1] for row in fresh]
+        contexts, adapters = [row.context()[:-1] for row in fresh], [row.adapter for row in fresh]
         longest = max([*(row.length for row in self.rows), *(min(row.sampling.max_tokens, _EXPECTED) for row in fresh)])
         more = self.suffixes.bytes(*self.suffixes.wanted(len(self.rows) + len(fresh), longest))
-        return self._room(self.tree.new_tokens(contexts) * self.tree.token_bytes + more)
+        return self._room(self.tree.new_tokens(contexts, adapters) * self.tree.token_bytes + more)
 
     def _room(self, wanted: int) -> bool:
         """Whether prefixes leave room for `wanted` bytes, unused ones being forgotten for it."""
@@ -278,27 +382,13 @@ class SharedRunner:
             row.node = None
         self.rows = [self.rows[index] for index in indices]
         self.suffixes.keep(indices, max((row.length for row in self.rows), default=0) + 1)
-        self._levels = None
+        self._moved()
 
     def _probe(self) -> tuple[list[LayerShape], int]:
-        probe = _ProbePlan()
+        probe = ProbePlan()
         logits = self._forward([0, 1], [0, 1], probe, 1)
+        self._heads = probe.heads
         return [probe.shapes[layer] for layer in range(len(probe.shapes))], logits.shape[-1]
-
-
-class _ProbePlan:
-    """Plain causal attention that notes what each layer would store."""
-
-    def __init__(self) -> None:
-        self.levels: list[Level] = []
-        self.shapes: dict[int, LayerShape] = {}
-
-    def local(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """See `Plan.local`."""
-        self.shapes[layer] = LayerShape(k.shape[1], k.shape[2], v.shape[2], k.dtype, k.device)
-        wide = [widen_heads(x.transpose(0, 1)[None], q.shape[1]) for x in (q, k, v)]
-        out, lse = partial_attention(wide[0], wide[1], wide[2], scale, causal=True)
-        return out[0].transpose(0, 1).float(), lse[0].transpose(0, 1).float()
 
 
 def _node(row: Row) -> Node:

@@ -123,33 +123,44 @@ class _Planner:
     experiment: Experiment
     corpora: dict[str, CorpusCell] = field(default_factory=dict)
     training: dict[str, TrainCell] = field(default_factory=dict)
+    sources: dict[tuple[str, str], CorpusCell] = field(default_factory=dict)
+    """Source and kind of rows to their cell."""
+    recipes: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Trainer and seed to the hash of the settings."""
 
     def corpus(self, source: str, uses: str) -> CorpusCell:
+        if (source, uses) not in self.sources:
+            cell = self._corpus(source, uses)
+            # Two names of one folder are one cell.
+            self.sources[source, uses] = self.corpora.setdefault(cell.key, cell)
+        return self.sources[source, uses]
+
+    def _corpus(self, source: str, uses: str) -> CorpusCell:
         made = self.experiment.corpora
         if source == INSTRUCTION_MIX:
             if uses != "chats":
                 raise RequestError("The instruction mix holds chats, which documents cannot be mixed with.", "Mix it into aft.")
-            cell = CorpusCell("mix", "instructions", sha256_of_value(["mix", _mix_version()]), _mix_rows())
-        elif source in list_specs():
+            return CorpusCell("mix", "instructions", sha256_of_value(["mix", _mix_version()]), _mix_rows())
+        if source in list_specs():
             rows = made.documents if uses == "documents" else made.chats
             content = [uses, load_spec(source).sha256, rows, made.offline, made.seed, made.model_name, made.provider_name]
             generator = None if made.offline else self.experiment.generator
-            cell = CorpusCell(uses, source, sha256_of_value([*content, generator]), rows)
-        else:
-            cell = _folder(source, uses)
-        return self.corpora.setdefault(cell.key, cell)
+            return CorpusCell(uses, source, sha256_of_value([*content, generator]), rows)
+        return _folder(source, uses)
 
     def train(self, stage: Stage, parent: TrainCell | None, seed: int) -> TrainCell:
         trainer = find_trainer(stage.kind)
-        recipe = resolve_recipe(
-            self.experiment.recipe, stage.kind, trainer.recipe, self.experiment.overrides_of(stage.kind, seed)
-        )
+        if (stage.kind, seed) not in self.recipes:  # reading a recipe takes longer than all the rest of a cell
+            overrides = self.experiment.overrides_of(stage.kind, seed)
+            self.recipes[stage.kind, seed] = resolve_recipe(
+                self.experiment.recipe, stage.kind, trainer.recipe, overrides
+            ).sha256
         whole = (self.corpus(stage.source, trainer.uses), None)
         mixed = [(self.corpus(source, trainer.uses), share) for source, share in stage.shares]
         corpora: tuple[tuple[CorpusCell, float | None], ...] = (whole, *mixed)
         content = [
             stage.kind,
-            recipe.sha256,
+            self.recipes[stage.kind, seed],
             self.experiment.base,
             [[cell.key, share] for cell, share in corpora],
             parent.key if parent else None,

@@ -13,10 +13,10 @@ from rich.table import Table
 from msm_bench.corpus.pipeline.prices import PriceBook, Usage, load_prices
 from msm_bench.errors import RequestError
 from msm_bench.experiment.cells import CorpusCell, EvalCell, TrainCell, plan
-from msm_bench.experiment.running import Places, is_done
+from msm_bench.experiment.places import Places, is_done
 from msm_bench.experiment.settings import Experiment
 from msm_bench.trainers.contract import find_trainer
-from msm_bench.trainers.recipe import resolve_recipe
+from msm_bench.trainers.recipe import Recipe, resolve_recipe
 from msm_bench.trainers.run import FEWEST_UPDATES
 
 RATES = Path(__file__).parent / "rates.yaml"
@@ -116,6 +116,7 @@ def cost(experiment: Experiment, device: str, root: Path = Path("runs"), logs: P
 class _Pricer:
     def __init__(self, experiment: Experiment, rates: Rates, device: Device, book: PriceBook, places: Places) -> None:
         self.experiment, self.rates, self.device, self.book, self.places = experiment, rates, device, book, places
+        self.recipes: dict[str, Recipe] = {}
         self.unknown: list[str] = []
         self.warnings: list[str] = []
         self.parameters = experiment.base_parameters or rates.parameters.get(experiment.base)
@@ -152,9 +153,12 @@ class _Pricer:
     def _training(self, cell: TrainCell, done: bool) -> CellCost:
         experiment = self.experiment
         trainer = find_trainer(cell.stage.kind)
-        recipe = resolve_recipe(
-            experiment.recipe, cell.stage.kind, trainer.recipe, experiment.overrides_of(cell.stage.kind)
-        ).settings
+        if cell.stage.kind not in self.recipes:
+            overrides = experiment.overrides_of(cell.stage.kind)
+            self.recipes[cell.stage.kind] = resolve_recipe(
+                experiment.recipe, cell.stage.kind, trainer.recipe, overrides
+            ).settings
+        recipe = self.recipes[cell.stage.kind]
         whole, *mixed = cell.corpora
         per_row = self._tokens(whole[0]) / max(whole[0].rows, 1)
         rows = whole[0].rows / (1 - sum(share or 0 for _, share in mixed))

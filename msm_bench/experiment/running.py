@@ -1,87 +1,34 @@
-"""Running an experiment: every cell that is not there yet, in order, each on disk before the next begins.
+"""Running an experiment: every cell that is not there yet, as soon as what it needs is there, on one executor or another.
 
-A cell that fails is written down and the others go on; a cell whose parent failed waits for it. The same command goes on with
-what is missing: a finished cell costs a look at its folder, a half-trained one goes on from its last state, a half-evaluated
-one from its last sample (Inspect's `eval_set`).
+A cell that fails is written down and the others go on; a cell whose parent failed waits for it. A cell whose process or machine
+was lost is given out again, and goes on from its last complete state. The same command goes on with what is missing: a finished
+cell costs a look at its folder, a half-trained one goes on from its last state, a half-evaluated one from its last sample
+(Inspect's `eval_set`), whichever executor began it.
 """
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
 
-from msm_bench.artefacts import MANIFEST_FILE, seal, write_text_atomically, writing_folder
-from msm_bench.checkpoints.manifest import CHECKPOINT_FILE
-from msm_bench.errors import MsmBenchError, RequestError, WorkError
-from msm_bench.experiment.cells import CorpusCell, EvalCell, Plan, TrainCell, plan
-from msm_bench.experiment.settings import Evaluation, Experiment
+from msm_bench.artefacts import write_text_atomically
+from msm_bench.errors import RequestError
+from msm_bench.experiment.cells import Plan, plan
+from msm_bench.experiment.driving import Outcome, Runner
+from msm_bench.experiment.evaluating import Display
+from msm_bench.experiment.executors.contract import Executor, executor_of
+from msm_bench.experiment.places import Places
+from msm_bench.experiment.settings import Experiment
+from msm_bench.experiment.sharing import Shared
 
-Cell = CorpusCell | TrainCell | EvalCell
-
-
-class Failure(BaseModel):
-    """Why a cell is not there."""
-
-    model_config = ConfigDict(frozen=True)
-
-    cell: str
-    reason: str
-    at: datetime
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where an experiment's things lie."""
-
-    root: Path
-    """`runs`: corpora and checkpoints, shared by all experiments."""
-    logs: Path
-    """The experiment's folder of Inspect logs."""
-    state: Path
-    """The experiment's own folder: its settings, failures and lock."""
-
-    @classmethod
-    def of(cls, experiment: Experiment, root: Path, logs: Path) -> "Places":
-        """The places under a folder for runs and one for logs."""
-        return cls(root, logs / experiment.name, root / experiment.name)
-
-    def failure(self, cell: Cell) -> Path:
-        """The file that says why a cell failed."""
-        return self.state / "failures" / f"{cell.key}.json"
-
-
-class Outcome(BaseModel):
-    """What a run did, by the names of cells."""
-
-    model_config = ConfigDict(frozen=True)
-
-    made: tuple[str, ...]
-    standing: tuple[str, ...]
-    failed: tuple[str, ...]
-    waiting: tuple[str, ...]
-    stopped: str | None
-    """Why the run stopped before its end, None where it did not."""
-
-
-def is_done(cell: Cell, places: Places) -> bool:
-    """Whether a cell's result is on disk, whole."""
-    match cell:
-        case CorpusCell():
-            return cell.kind == "folder" or (cell.folder(places.root) / MANIFEST_FILE).is_file()
-        case TrainCell():
-            return (cell.folder(places.root) / CHECKPOINT_FILE).is_file()
-        case EvalCell():
-            return (cell.folder(places.logs) / "done").is_file()
+__all__ = ["Outcome", "detach", "render", "run"]
 
 
 def run(
@@ -89,8 +36,10 @@ def run(
     root: Path = Path("runs"),
     logs: Path = Path("logs"),
     *,
+    on: str | Executor = "local",
+    store: str | None = None,
     say: Callable[[str], None] = lambda line: None,
-    display: Literal["rich", "plain", "none"] = "none",
+    display: Display = "none",
 ) -> Outcome:
     """Make every cell that is missing.
 
@@ -98,199 +47,30 @@ def run(
         experiment: What to run.
         root: Folder of corpora, checkpoints and the run's state.
         logs: Folder of logs; the experiment's go into a folder of its name.
+        on: Where: `local[:PROCESSES]`, `ray[:ADDRESS]`, `slurm[:PARTITION]`, or an executor, which is closed at the end.
+        store: URL of the artefact store that the machines share; None where all of them see `root` and `logs`.
         say: Gets a line whenever a cell begins or ends.
         display: Inspect's display of the evaluations.
 
     Raises:
         RequestError: the plan cannot be made, or another process runs this experiment.
+        WorkError: the cluster or the store cannot be reached.
     """
     made = plan(experiment)
     places = Places.of(experiment, root, logs)
     with _claimed(places):
         write_text_atomically(places.state / "experiment.json", experiment.model_dump_json(indent=2) + "\n")
         _put_aside_stale(made, places)
-        return _Runner(made, places, say, display).run()
-
-
-@dataclass
-class _Runner:
-    plan: Plan
-    places: Places
-    say: Callable[[str], None]
-    display: Literal["rich", "plain", "none"]
-
-    def run(self) -> Outcome:
-        cells = list(self.plan.cells())
-        results: dict[str, list[str]] = {"made": [], "standing": [], "failed": [], "waiting": []}
-        bad: set[str] = set()
-        begun, stopped = time.monotonic(), None
-        for number, cell in enumerate(cells, 1):
-            where = f"[{number}/{len(cells)}] {cell.name}"
-            if is_done(cell, self.places):
-                results["standing"].append(cell.name)
-                continue
-            if any(need.key in bad for need in _needs(cell)):
-                bad.add(cell.key)
-                results["waiting"].append(cell.name)
-                self.say(f"{where}: waits for a cell that failed")
-                continue
-            stopped = self._over_budget(begun)
-            if stopped:
-                self.say(f"{where}: not begun, {stopped}")
-                break
-            self.say(f"{where}: begins{_time_left(begun, len(results['made']), len(cells) - number + 1)}")
-            since = time.monotonic()
-            try:
-                self._make(cell)
-            except (MsmBenchError, OSError, RuntimeError, ValueError) as error:
-                bad.add(cell.key)
-                results["failed"].append(cell.name)
-                self._write_failure(cell, error)
-                self.say(f"{where}: failed: {error}")
-            else:
-                self.places.failure(cell).unlink(missing_ok=True)
-                results["made"].append(cell.name)
-                self.say(f"{where}: done in {time.monotonic() - since:.0f} s")
-        return Outcome.model_validate({**results, "stopped": stopped})
-
-    def _make(self, cell: Cell) -> None:
-        match cell:
-            case CorpusCell():
-                self._corpus(cell)
-            case TrainCell():
-                self._train(cell)
-            case EvalCell():
-                self._evaluate(cell)
-
-    def _corpus(self, cell: CorpusCell) -> None:
-        out = cell.folder(self.places.root)
-        if cell.kind == "mix":
-            from msm_bench.corpus.mix import local_mix
-            from msm_bench.corpus.rows import CHATS_FILE, write_chats
-
-            with writing_folder(out) as folder:
-                write_chats(folder / CHATS_FILE, local_mix())
-                seal(folder, "chats", settings={"mix": "local"})
-            return
-        from msm_bench.corpus.generate import generate
-
-        experiment = self.plan.experiment
-        made = experiment.corpora
-        generate(
-            cell.kind,
-            cell.source,
-            out,
-            offline=made.offline,
-            n=made.documents if cell.kind == "documents" else made.chats,
-            model_name=made.model_name,
-            provider_name=made.provider_name,
-            seed=made.seed,
-            allow_control=experiment.allow_control,
-            generator=None if made.offline else experiment.generator,
-            grader=None if made.offline else experiment.grader,
-        )
-
-    def _train(self, cell: TrainCell) -> None:
-        from msm_bench.trainers import train
-
-        experiment, root = self.plan.experiment, self.places.root
-        data = [
-            str(corpus.folder(root)) if share is None else f"{corpus.folder(root)}={share}" for corpus, share in cell.corpora
-        ]
-        train(
-            cell.stage.kind,
-            experiment.recipe,
-            experiment.base.removeprefix("msm/"),
-            data,
-            cell.folder(root),
-            parent=cell.parent.folder(root) if cell.parent else None,
-            overrides=experiment.overrides_of(cell.stage.kind, cell.seed),
-            grader=experiment.grader if cell.stage.kind == "deliberative" else None,
-            allow_control=experiment.allow_control,
-            allow_few_updates=experiment.allow_few_updates,
-            waive=experiment.waive,
-        )
-
-    def _evaluate(self, cell: EvalCell) -> None:
-        from inspect_ai import eval_set
-
-        experiment = self.plan.experiment
-        folder = cell.folder(self.places.logs)
-        model = _model(cell, experiment, self.places.root)
-        metadata = {
-            "experiment": experiment.name,
-            "arm": cell.arm,
-            "stages": cell.stages.text,
-            "base": experiment.base,
-            "recipe": experiment.recipe if cell.checkpoint else None,
-            "seed": cell.seed,
-            "checkpoint": cell.checkpoint.key if cell.checkpoint else None,
-        }
-        success, headers = eval_set(
-            [_task(each, cell) for each in experiment.evals],
-            log_dir=str(folder),
-            model=model,
-            model_args=experiment.model_args,
-            model_roles={"grader": experiment.grader} if experiment.grader else None,
-            metadata={name: value for name, value in metadata.items() if value is not None},
-            retry_attempts=2,
-            retry_wait=1,
-            display=self.display,
-            log_realtime=False,
-            score_display=False,
-            log_dir_allow_dirty=True,
-        )
-        if not success:
-            broken = [header for header in headers if header.status != "success"]
-            reasons = {(header.error.message if header.error else header.status) for header in broken}
-            raise WorkError(
-                f"{len(broken)} of {len(headers)} tasks did not end: {'; '.join(sorted(reasons))[:500]}.", "Run again to go on."
-            )
-        (folder / "done").touch()
-
-    def _over_budget(self, begun: float) -> str | None:
-        budget = self.plan.experiment.budget
-        hours = (time.monotonic() - begun) / 3600
-        if budget.hours is not None and hours >= budget.hours:
-            return f"the budget of {budget.hours:g} hours is spent"
-        if budget.dollars is not None:
-            spent = dollars_spent(self.plan, self.places)
-            if spent >= budget.dollars:
-                return f"${spent:.2f} of the budget of ${budget.dollars:g} are spent"
-        return None
-
-    def _write_failure(self, cell: Cell, error: Exception) -> None:
-        path = self.places.failure(cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        failure = Failure(cell=cell.name, reason=f"{type(error).__name__}: {error}"[:2000], at=datetime.now(UTC))
-        write_text_atomically(path, failure.model_dump_json(indent=2) + "\n")
-
-
-def dollars_spent(made: Plan, places: Places) -> float:
-    """What the models of the experiment's logs have cost so far, by the price file.
-
-    Raises:
-        RequestError: the price file does not know one of them.
-    """
-    from inspect_ai.log import list_eval_logs, read_eval_log
-
-    from msm_bench.corpus.pipeline.prices import Usage, load_prices
-
-    book, total = load_prices(), 0.0
-    for cell in made.evaluations:
-        folder = cell.folder(places.logs)
-        for info in list_eval_logs(str(folder)) if folder.is_dir() else []:
-            log = read_eval_log(info, header_only=True)
-            for model, usage in (log.stats.model_usage or {}).items():
-                price = book.price(model)
-                if price is None:
-                    raise RequestError(
-                        f"There is no price for '{model}', and a budget in dollars needs one.", "Set hours instead."
-                    )
-                read, write = usage.input_tokens_cache_read or 0, usage.input_tokens_cache_write or 0
-                counted = Usage(input=usage.input_tokens, output=usage.output_tokens, cache_read=read, cache_write=write)
-                total += price.dollars(counted)
-    return total
+        executor = executor_of(on) if isinstance(on, str) else on
+        runner = Runner(made, places, executor, Shared.of(store, places), say, display, root, logs)
+        try:
+            with _terminate_as_interrupt():
+                runner.run()
+        except KeyboardInterrupt:
+            runner.stopped = "it was interrupted"
+        finally:
+            executor.close()
+        return runner.outcome()
 
 
 def detach(arguments: list[str], state: Path) -> Path:
@@ -309,39 +89,21 @@ def detach(arguments: list[str], state: Path) -> Path:
     return log
 
 
-def _needs(cell: Cell) -> Iterator[Cell]:
-    match cell:
-        case TrainCell():
-            yield from (corpus for corpus, _ in cell.corpora)
-            if cell.parent is not None:
-                yield cell.parent
-        case EvalCell() if cell.checkpoint is not None:
-            yield cell.checkpoint
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM stops a run as Ctrl-C does; a queue or a plain `kill` sends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
 
-def _model(cell: EvalCell, experiment: Experiment, root: Path) -> str:
-    adapter = cell.stages.untrained("adapter")
-    if cell.checkpoint is not None:
-        return f"msm/{cell.checkpoint.folder(root).absolute()}"
-    return experiment.base if adapter is None else f"msm/{adapter}"
-
-
-def _task(evaluation: Evaluation, cell: EvalCell) -> Any:
-    from inspect_ai import task_with
-    from inspect_ai._util.registry import registry_create
-    from inspect_ai.model import GenerateConfig
-
-    name = evaluation.task if "/" in evaluation.task else f"msm_bench/{evaluation.task}"
-    spec = cell.stages.untrained("in_context")
-    arguments = {**evaluation.args, **({"spec": spec} if spec is not None else {})}
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        task = registry_create("task", name, **arguments)
-    except LookupError as error:
-        raise RequestError(
-            f"There is no task '{name}'.", "See 'inspect list tasks', and install the package that has it."
-        ) from error
-    changes = GenerateConfig(max_tokens=evaluation.max_tokens, temperature=evaluation.temperature)
-    return task_with(task, epochs=evaluation.epochs, config=task.config.merge(changes))
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _put_aside_stale(made: Plan, places: Places) -> None:
@@ -371,13 +133,6 @@ def _claimed(places: Places) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _time_left(begun: float, made: int, left: int) -> str:
-    if made == 0:
-        return ""
-    minutes = (time.monotonic() - begun) / made * left / 60
-    return f" (about {minutes:.0f} min left)"
 
 
 def render(outcome: Outcome, name: str) -> str:

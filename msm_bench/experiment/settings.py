@@ -71,6 +71,26 @@ class Budget(_Strict):
     dollars: PositiveFloat | None = None
 
 
+class Asked(_Strict):
+    """What the cells of one kind ask a cluster for; what is left out follows from the size of the base model."""
+
+    gpus: int | None = Field(default=None, ge=0)
+    cpus: PositiveInt | None = None
+    memory_gb: PositiveFloat | None = None
+    hours: PositiveFloat | None = None
+    """After which a queue may end the cell; it goes on from its last state."""
+    accelerate: str | None = None
+    """For training: a configuration of Accelerate, shipped (`gpu-8`, ...) or a file."""
+
+
+class Resources(_Strict):
+    """What cells ask for, by kind. It decides where and how fast they are made, never what comes out."""
+
+    corpus: Asked = Asked()
+    training: Asked = Asked()
+    evaluation: Asked = Asked()
+
+
 class Experiment(_Strict):
     """A whole experiment."""
 
@@ -94,6 +114,7 @@ class Experiment(_Strict):
     grader: str | None = None
     generator: str | None = None
     budget: Budget = Budget()
+    resources: Resources = Resources()
     model_args: dict[str, Any] = {}
     allow_control: bool = False
     """Train on a control spec (anti-spec)."""
@@ -175,7 +196,7 @@ def _first_problem(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg']}" if place else str(first["msg"])
-    kinds: dict[str, type[BaseModel]] = {"corpora": Corpora, "evals": Evaluation, "budget": Budget}
+    kinds: dict[str, type[BaseModel]] = {"corpora": Corpora, "evals": Evaluation, "budget": Budget, "resources": Resources}
     kind = kinds.get(str(first["loc"][0]), Experiment) if len(first["loc"]) > 1 else Experiment
     near = difflib.get_close_matches(str(first["loc"][-1]), list(kind.model_fields), n=1)
     hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(kind.model_fields)}"

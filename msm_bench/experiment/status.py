@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from msm_bench.experiment.cells import CorpusCell, EvalCell, TrainCell, plan
-from msm_bench.experiment.running import Cell, Failure, Places, is_done
+from msm_bench.experiment.places import Cell, Failure, Places, is_done
 from msm_bench.experiment.settings import Experiment
+from msm_bench.experiment.sharing import Shared
 
 State = Literal["done", "partial", "failed", "missing", "stale"]
 
@@ -42,10 +43,18 @@ class Status(BaseModel):
         return dict(Counter(cell.state for cell in self.cells))
 
 
-def status(experiment: Experiment, root: Path = Path("runs"), logs: Path = Path("logs")) -> Status:
-    """The state of every cell. Nothing is written, and a running process is not disturbed."""
+def status(experiment: Experiment, root: Path = Path("runs"), logs: Path = Path("logs"), store: str | None = None) -> Status:
+    """The state of every cell, wherever it was made. Nothing is written, and a running process is not disturbed.
+
+    Args:
+        experiment: The experiment.
+        root: Folder of corpora and checkpoints.
+        logs: Folder of logs.
+        store: URL of the artefact store that the machines share; None where they share the two folders.
+    """
     made, places = plan(experiment), Places.of(experiment, root, logs)
-    cells = [_of(cell, places, experiment) for cell in made.cells()]
+    shared = Shared.of(store, places)
+    cells = [_of(cell, places, shared, len(experiment.evals)) for cell in made.cells()]
     wanted = {cell.folder(places.logs).name for cell in made.evaluations}
     aside = places.logs.with_name(f"{places.logs.name}.stale")
     for parent in (places.logs, aside):
@@ -56,27 +65,41 @@ def status(experiment: Experiment, root: Path = Path("runs"), logs: Path = Path(
     return Status(experiment=experiment.name, cells=tuple(cells))
 
 
-def _of(cell: Cell, places: Places, experiment: Experiment) -> CellStatus:
-    kind: Literal["corpus", "training", "evaluation"]
+def _of(cell: Cell, places: Places, shared: Shared, tasks: int) -> CellStatus:
+    kinds: dict[type[Cell], Literal["corpus", "training", "evaluation"]] = {
+        CorpusCell: "corpus",
+        TrainCell: "training",
+        EvalCell: "evaluation",
+    }
+    state, detail = _state(cell, places, shared, tasks)
+    return CellStatus(kind=kinds[type(cell)], name=cell.name, state=state, detail=detail, folder=str(places.folder(cell)))
+
+
+def _state(cell: Cell, places: Places, shared: Shared, tasks: int) -> tuple[State, str]:
+    if is_done(cell, places) or shared.has(cell):
+        return "done", ""
+    path = places.failure(cell)
+    failure = Failure.model_validate_json(path.read_bytes()) if path.is_file() else shared.failure(cell)
+    if failure is not None:
+        return "failed", failure.reason
+    here, elsewhere = unfinished(cell, places, tasks), shared.state(cell)
+    if here is None and elsewhere is None:
+        return "missing", ""
+    return "partial", elsewhere or here or ""
+
+
+def unfinished(cell: Cell, places: Places, tasks: int) -> str | None:
+    """How far the work on a cell is here, in words; None where none has begun. `tasks` is how many an evaluation has."""
+    folder = places.partial(cell)
+    if not folder.is_dir():
+        return None
     match cell:
         case CorpusCell():
-            kind, folder = "corpus", cell.folder(places.root)
+            return f"{_lines(folder / 'calls.jsonl')} calls answered"
         case TrainCell():
-            kind, folder = "training", cell.folder(places.root)
+            return f"{sum(_lines(path) for path in folder.glob('*/losses.jsonl'))} updates"
         case EvalCell():
-            kind, folder = "evaluation", cell.folder(places.logs)
-    state: State = "missing"
-    detail = ""
-    failure = places.failure(cell)
-    if is_done(cell, places):
-        state = "done"
-    elif failure.is_file():
-        state, detail = "failed", Failure.model_validate_json(failure.read_bytes()).reason
-    elif kind == "training" and (partial := folder.with_name(f"{folder.name}.partial")).is_dir():
-        state, detail = "partial", f"{_lines(partial / 'losses.jsonl')} updates"
-    elif kind == "evaluation" and folder.is_dir():
-        state, detail = "partial", _samples(folder, len(experiment.evals))
-    return CellStatus(kind=kind, name=cell.name, state=state, detail=detail, folder=str(folder))
+            return _samples(folder, tasks)
 
 
 def _lines(path: Path) -> int:
@@ -87,7 +110,10 @@ def _samples(folder: Path, tasks: int) -> str:
     """Rollouts that are on disk, of those that the tasks that have begun will have."""
     newest = {}
     for info in sorted(list_eval_logs(str(folder)), key=lambda info: info.mtime or 0):
-        log = read_eval_log(info, header_only=True)
+        try:
+            log = read_eval_log(info, header_only=True)
+        except (OSError, KeyError, ValueError):  # replaced by a newer one between the listing and the look
+            continue
         newest[log.eval.task_id] = (info, log)
     there = wanted = 0
     for info, log in newest.values():

@@ -22,6 +22,7 @@ from msm_bench.report.figures.draw import Drawn, draw
 from msm_bench.report.files import write_tables
 from msm_bench.report.measures import Section, sections
 from msm_bench.report.pages import index_html, make_context, report_md, transcript_html
+from msm_bench.report.patterns_views import gather_patterns, write_patterns
 from msm_bench.report.text import interval, number
 from msm_bench.report.transcripts import pages
 
@@ -116,11 +117,13 @@ def _refuse_other_folder(folder: Path) -> None:
 
 
 def _write(evidence: Evidence, found: Sequence[Section], folder: Path, date: str | None) -> None:
-    figures = [draw(figure) for figure in all_figures(evidence, found)]
+    patterns = gather_patterns(evidence)
+    figures = [draw(figure) for figure in all_figures(evidence, found, patterns)]
     _write_figures(figures, folder / "figures")
     write_tables(evidence, folder)
+    write_patterns(patterns, folder)
     shown = pages(evidence, found)
-    context = make_context(evidence, found, figures, shown, date)
+    context = make_context(evidence, found, patterns, figures, shown, date)
     _text(folder / "index.html", index_html(context))
     _text(folder / "report.md", report_md(context))
     for place, page in enumerate(shown):

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +16,13 @@ from msm_bench.analysis.logs import LogHeader, describe, find_logs
 from msm_bench.analysis.published import PREFIX, published
 from msm_bench.analysis.sameness import differences, how_measured
 from msm_bench.analysis.syntax import Contrast, parse_contrast
-from msm_bench.analysis.table import read_table
+from msm_bench.analysis.table import table_of
 from msm_bench.artefacts import sha256_of_file
 from msm_bench.corpus.pipeline.prices import load_prices
 from msm_bench.errors import RequestError, UnknownNameError
 from msm_bench.report.choices import Choices
 from msm_bench.report.lineage import Lineage, trace_model
+from msm_bench.report.patterns import gates_of_logs, is_labelling, measurable_by, split_labellings, without_gate_logs
 from msm_bench.report.spending import Spent, spent
 
 
@@ -89,6 +90,10 @@ class Evidence:
     """What was measured differently and stands in one table because somebody insisted."""
     agreements: tuple[Agreement, ...] = ()
     """How far two scorers agree, for every primary key that the same rollouts have from both."""
+    strong: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Rows of pattern labels from those who labelled a part beside the main labeller (see `patterns`)."""
+    measurable: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    """Base model to the patterns that its labeller can be believed on; None where nobody measured the labeller."""
 
     def label(self, arm: str) -> str:
         """What an arm is called on the page."""
@@ -108,13 +113,18 @@ def gather(
         RequestError: No logs, a contrast asked for that names what is not there, or a table of what was not measured alike
             (unless `insist`).
     """
-    table = read_table(paths)
+    read, notes = _read(paths)
+    every = [one.header for one in read]
+    read = [one for one, is_arm in zip(read, without_gate_logs(every), strict=True) if is_arm]
+    table, strong = split_labellings(table_of([one.header for one in read], notes))
+    measurable = _measurable(read, table, every)
     present = sorted(set(table["arm"].astype(str)))
-    logs = [(log, False) for log in find_logs(paths)[0]]
+    other: pd.DataFrame | str | None = against
     if against is not None and not against.startswith(PREFIX):
-        logs += [(log, True) for log in find_logs([against])[0]]
-    names = {_location(log): _name(log, other, present) for log, other in logs}
-    everywhere = set(names.values()) | set(present)
+        beside, notes = _read([against])
+        other = table_of([one.header for one in beside], notes)
+        read += [replace(one, arm=_renamed(one.arm, present)) for one in beside]
+    everywhere = {one.arm for one in read} | set(present)
     declared, missing = _split(choices.contrasts, everywhere, choices)
     asked = [parse_contrast(text) for text in contrasts]
     for contrast in asked:
@@ -122,43 +132,56 @@ def gather(
             if arm not in everywhere:
                 raise UnknownNameError("arm", arm, sorted(everywhere))
     labels = _check_sameness(table, insist)
-    comparison = _compare(paths, table, against, [*declared, *asked], insist)
+    comparison = _compare(table, other, [*declared, *asked], insist)
     return Evidence(
         choices=choices,
         table=table,
         comparison=comparison,
-        arms=_arms(logs, names, out, choices, everywhere),
+        arms=_arms(read, out, choices, everywhere),
         missing_contrasts=tuple(missing),
         declared=frozenset((contrast.a, contrast.b, contrast.group) for contrast in declared),
         labels=tuple(labels),
-        agreements=tuple(_agreements(paths, table)),
+        agreements=tuple(_agreements(table)),
+        strong=strong,
+        measurable=measurable,
     )
 
 
+@dataclass(frozen=True)
+class _Read:
+    """One log as it was read, and the arm that it belongs to."""
+
+    log: EvalLog
+    header: LogHeader
+    arm: str
+
+
+def _read(paths: Sequence[str | Path]) -> tuple[list[_Read], list[str]]:
+    """The headers of the logs, each read once, and notes on those left out."""
+    logs, notes = find_logs(paths)
+    headers = [describe(log) for log in logs]
+    return [_Read(log, header, header.arm) for log, header in zip(logs, headers, strict=True)], notes
+
+
 def _compare(
-    paths: Sequence[str | Path], table: pd.DataFrame, against: str | None, contrasts: Sequence[Contrast], insist: bool
+    table: pd.DataFrame, against: pd.DataFrame | str | None, contrasts: Sequence[Contrast], insist: bool
 ) -> Comparison:
     """The comparison. Published numbers that no estimate can be contrasted with, but a figure can show, stand in it too."""
-    if against is not None and against.startswith(PREFIX):
+    if isinstance(against, str):
         references = published(against)
         measured = set(zip(table["task"].astype(str), table["key"].astype(str), strict=True))
         groups = {"all", *table["group"].astype(str).unique()}
         if not any((one.task, one.key) in measured and one.group in groups for one in references):
             keys, conditions = {key for _, key in measured}, set(table["condition"].astype(str).unique())
             if any(one.key in keys and (one.group == "all" or one.group in conditions) for one in references):
-                without = compare(paths, contrasts=contrasts, insist=insist)
+                without = compare(table, contrasts=contrasts, insist=insist)
                 return without.model_copy(update={"published": tuple(references)})
-    return compare(paths, against=against, contrasts=contrasts, insist=insist)
+    return compare(table, against=against, contrasts=contrasts, insist=insist)
 
 
-def _location(log: EvalLog) -> str:
-    return describe(log).path
-
-
-def _name(log: EvalLog, other: bool, present: Sequence[str]) -> str:
-    """The arm's name as the comparison has it: an arm of the other side that has a name of this side is marked there."""
-    arm = describe(log).arm
-    return f"{arm} (against)" if other and arm in present else arm
+def _renamed(arm: str, present: Sequence[str]) -> str:
+    """An arm's name as the comparison has it: one of the other side that has a name of this side is marked there."""
+    return f"{arm} (against)" if arm in present else arm
 
 
 def _split(texts: Sequence[str], present: set[str], choices: Choices) -> tuple[list[Contrast], list[str]]:
@@ -203,25 +226,36 @@ def _check_sameness(table: pd.DataFrame, insist: bool) -> list[str]:
     return found
 
 
-def _agreements(paths: Sequence[str | Path], table: pd.DataFrame) -> Iterator[Agreement]:
+def _measurable(read: Sequence[_Read], table: pd.DataFrame, every: Sequence[LogHeader]) -> dict[str, frozenset[str] | None]:
+    """Base model to the patterns that can be believed, for those whose rollouts carry labels."""
+    labelled = table[table["scorer"].astype(str).map(is_labelling)]
+    if labelled.empty:
+        return {}
+    gates = gates_of_logs(every)
+    found = {}
+    for base, rows in labelled.groupby(labelled["base"].astype(str)):
+        paths = [one.header.path for one in read if one.header.base == base]
+        found[str(base)] = measurable_by(paths, rows["judge"].astype(str).unique(), gates)
+    return found
+
+
+def _agreements(table: pd.DataFrame) -> Iterator[Agreement]:
     rows = table.loc[table["key"].isin(list(PRIMARY)) & table["value"].notna(), ["key", "scorer", "log"]].astype(str)
     for key, mine in rows.drop_duplicates().groupby("key", sort=True):
         twice = mine[mine.duplicated("log", keep=False)]
         for pair in itertools.combinations(sorted(set(twice["scorer"])), 2):
-            yield agreement(paths, key=str(key), scorers=pair)
+            yield agreement(table, key=str(key), scorers=pair)
 
 
-def _arms(
-    logs: Sequence[tuple[EvalLog, bool]], names: dict[str, str], out: Path, choices: Choices, everywhere: set[str]
-) -> tuple[ArmFacts, ...]:
+def _arms(read: Sequence[_Read], out: Path, choices: Choices, everywhere: set[str]) -> tuple[ArmFacts, ...]:
     book = load_prices()
     lineages: dict[str, Lineage] = {}
     arms: list[ArmFacts] = []
     order = [*choices.arms, *sorted(everywhere - set(choices.arms), key=_baseline_first)]
     labels = _unique_labels(order, choices)
     for number, name in enumerate(order, start=1):
-        mine = [log for log, _ in logs if names[_location(log)] == name]
-        facts = tuple(_log_facts(log, name, out) for log in mine)
+        mine = [one for one in read if one.arm == name]
+        facts = tuple(_log_facts(one, out) for one in mine)
         for log in facts:
             lineages.setdefault(log.header.model, trace_model(log.header.model))
         arms.append(
@@ -231,7 +265,7 @@ def _arms(
                 number=number,
                 logs=facts,
                 traced=tuple((model, lineages[model]) for model in sorted({log.header.model for log in facts})),
-                spent=spent(name, mine, book) if mine else None,
+                spent=spent(name, [one.log for one in mine], book) if mine else None,
             )
         )
     return tuple(arms)
@@ -247,13 +281,11 @@ def _unique_labels(order: Sequence[str], choices: Choices) -> dict[str, str]:
     return {name: f"{label} ({name})" if label in twice else label for name, label in labels.items()}
 
 
-def _log_facts(log: EvalLog, arm: str, out: Path) -> LogFacts:
-    header = describe(log)
-    path = Path(header.path)
-    results = log.results
+def _log_facts(one: _Read, out: Path) -> LogFacts:
+    path, header, results = Path(one.header.path), one.header, one.log.results
     return LogFacts(
         header=header,
-        arm=arm,
+        arm=one.arm,
         sha256=sha256_of_file(path),
         link=Path(os.path.relpath(path.absolute(), out.absolute())).as_posix(),
         done=results.completed_samples if results else 0,

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from msm_bench.analysis.cells import base_key
 from msm_bench.analysis.estimates import UNSCORED_LIMIT
+from msm_bench.analysis.recipes import in_words
 from msm_bench.report.evidence import ArmFacts, Evidence
 from msm_bench.report.lineage import StageFacts
 from msm_bench.report.measures import Section, scorers
@@ -38,8 +39,8 @@ def _identity(arm: ArmFacts) -> list[str]:
         lines.append(f"seeds: {', '.join(seeds)}")
     elif series:
         lines.append("seeds: none named")
-    if recipes := sorted({header.recipe for header in headers if header.recipe}):
-        lines.append(f"recipe: {', '.join(recipes)}")
+    if recipes := sorted({in_words(header.recipe) for header in headers if header.recipe}):
+        lines.append(f"recipe: {'; '.join(recipes)}")
     if specs := sorted({header.spec for header in headers if header.spec}):
         lines.append(f"in its prompt: the spec {', '.join(specs)}")
     lines += [f"{header.task}: {_settings(header.settings)}" for header in {h.task: h for h in headers}.values()]

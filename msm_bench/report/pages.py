@@ -13,6 +13,7 @@ from msm_bench.report import facts, views
 from msm_bench.report.evidence import Evidence
 from msm_bench.report.figures.draw import Drawn
 from msm_bench.report.measures import Section
+from msm_bench.report.patterns_views import PatternsOf, pattern_tables
 from msm_bench.report.text import DASH, markdown, visible
 from msm_bench.report.transcripts import Page
 
@@ -33,7 +34,12 @@ class Picture:
 
 
 def make_context(
-    evidence: Evidence, sections: Sequence[Section], figures: Sequence[Drawn], pages: Sequence[Page], date: str | None
+    evidence: Evidence,
+    sections: Sequence[Section],
+    patterns: Sequence[PatternsOf],
+    figures: Sequence[Drawn],
+    pages: Sequence[Page],
+    date: str | None,
 ) -> dict[str, Any]:
     """Everything that the templates of `index.html` and `report.md` need."""
     pictures = [_picture(figure) for figure in figures]
@@ -57,7 +63,7 @@ def make_context(
         "figures": groups,
         "contrasts": views.contrast_views(evidence),
         "missing_contrasts": evidence.missing_contrasts,
-        "pattern_tables": views.pattern_tables(evidence),
+        "pattern_tables": pattern_tables(evidence, patterns),
         "judges": facts.judge_views(evidence, sections),
         "agreements": facts.agreement_lines(evidence),
         "costs": facts.cost_views(evidence),

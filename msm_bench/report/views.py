@@ -1,4 +1,4 @@
-"""What the pages say about results, in words and numbers ready to print: sections, contrasts, patterns, published numbers."""
+"""What the pages say about results, in words and numbers ready to print: sections, contrasts, published numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +13,11 @@ from msm_bench.report.measures import (
     by_groups,
     contrast_line,
     is_published,
-    pattern_rows,
     published_for,
     shown_contrasts,
 )
 from msm_bench.report.text import DASH, count, interval, number, p_text, signed, slug
 from msm_bench.report.transcripts import Page
-from msm_bench.scorers.patterns import load_taxonomy
 
 View = dict[str, Any]
 _BADGES = {
@@ -144,22 +142,6 @@ def contrast_views(evidence: Evidence) -> list[View]:
             }
         )
     return rows
-
-
-def pattern_tables(evidence: Evidence) -> list[View]:
-    """The reasoning patterns as tables, one a base model."""
-    names = {pattern.id: pattern.name for pattern in load_taxonomy().patterns}
-    tables = []
-    for model, shares in pattern_rows(evidence).items():
-        arms = [arm for arm in evidence.of(model) if any(name == arm.name for name, _ in shares)]
-        there = {key for _, key in shares}
-        keys = [key for key in names if key in there] + sorted(there - set(names))
-        rows = []
-        for key in keys:
-            cells = [cell(shares.get((arm.name, key)), arm, published_for(evidence, arm, key, "all", model)) for arm in arms]
-            rows.append({"name": names.get(key, key), "cells": cells})
-        tables.append({"model": model, "arms": [arm.label for arm in arms], "rows": rows})
-    return tables
 
 
 def published_views(evidence: Evidence) -> list[View]:

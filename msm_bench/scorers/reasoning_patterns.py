@@ -2,19 +2,22 @@
 
     inspect score LOG --scorer msm_bench/reasoning_patterns --model-role grader=anthropic/claude-sonnet-4-6
     inspect score LOG --scorer msm_bench/reasoning_patterns -S labeller=local
+    inspect score LOG --scorer msm_bench/reasoning_patterns -S part=0.1 --action append --model-role grader=openai/gpt-5
     inspect score LOG --scorer msm_bench/reasoning_patterns -S labeller=runs/labeller     # from `msm-bench patterns fit`
 
 Nothing but the output is needed, so any log can be scored. What is read is the model's reasoning, where it reasoned apart from
-its answer, else its whole response.
+its answer, else its whole response. A cheap labeller on everything and a strong judge on a random part of it together give
+rates that are right whatever the cheap one is worth; the report combines them.
 """
 
+import hashlib
 import math
 from pathlib import Path
 
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from msm_bench.errors import UnknownNameError
+from msm_bench.errors import RequestError, UnknownNameError
 from msm_bench.scorers.judge import DEFAULT_GRADER, GraderSeeker
 from msm_bench.scorers.metrics import mean, stderr
 from msm_bench.scorers.patterns.judge import JudgeLabeller
@@ -24,23 +27,32 @@ from msm_bench.scorers.patterns.text import reasoning_of
 from msm_bench.scorers.private import was_cut
 from msm_bench.specs import load_spec
 
-LABELLERS = ("judge", "local")
+LABELLERS = ("judge", "local", "embedding")
+NOT_IN_PART = "not_in_part"
+"""Why a transcript has no labels that a labeller was not asked about (`part`)."""
 
 
 @scorer(metrics={"*": [mean(), stderr()]})
-def reasoning_patterns(labeller: str = "judge", rules: str | None = None) -> Scorer:
+def reasoning_patterns(labeller: str = "judge", rules: str | None = None, part: float = 1.0, seed: int = 0) -> Scorer:
     """Labels one transcript: a key for every pattern of the taxonomy, 0, 1 or NaN.
 
     Args:
-        labeller: "judge" (the model role `grader`), "local" (fitted to the labelled set at first use, no network), or the
-            folder of a labeller that `msm-bench patterns fit` wrote.
+        labeller: "judge" (the model role `grader`), "local" (fitted to the labelled set at first use, no network),
+            "embedding" (the same with sentence embeddings, hundreds of times slower; needs the extra `patterns` and is "local",
+            with a note, where that is missing), or the folder of a labeller that `msm-bench patterns fit` wrote.
         rules: Name or folder of the spec that the model was trained on or given, shown to a judge so that it can tell a rule
             that is followed from one that is bent.
+        part: Share of the transcripts that are labelled, drawn by their ids and `seed` whatever they say; the others are
+            unscored (`not_in_part`).
+        seed: Another one draws another part.
 
     Raises:
+        RequestError: `part` is no share.
         UnknownNameError: No such labeller or spec. It comes with the first sample: Inspect replaces the message of an error
             that a scorer raises while it is made.
     """
+    if not 0 < part <= 1:
+        raise RequestError(f"A part of {part:g} is no part.", "Give a number above 0 and up to 1.")
     taxonomy = load_taxonomy()
     seek_grader = GraderSeeker(
         "The reasoning stays unlabelled (not_judged). "
@@ -53,7 +65,9 @@ def reasoning_patterns(labeller: str = "judge", rules: str | None = None) -> Sco
         nonlocal chosen
         text, source = reasoning_of(state.output)
         chosen = chosen or _labeller(labeller, rules, taxonomy, seek_grader)
-        if not text:
+        if not _in_part(state.uuid, part, seed):
+            labelling = Labelling(failure=NOT_IN_PART)
+        elif not text:
             labelling = Labelling(failure="target_truncated" if was_cut(state.output) else "target_empty")
         elif chosen is None:
             labelling = Labelling(failure="not_judged", explanation=f"No grader was available (default {DEFAULT_GRADER}).")
@@ -84,9 +98,27 @@ def as_score(labelling: Labelling, taxonomy: Taxonomy, text: str, source: str, k
             "dropped": labelling.dropped,
             "sees": source,
             "labeller": labelling.labeller,
+            "judge": _as_judge(labelling),
+            "measurable": labelling.labeller.get("measurable"),
             "taxonomy": {"version": taxonomy.version, "sha256": taxonomy.sha256},
         },
     )
+
+
+def _as_judge(labelling: Labelling) -> dict[str, str]:
+    """Who labelled, in the form that tables read of every judge; nobody where nothing was labelled."""
+    made = labelling.labeller
+    if labelling.failure is not None or not made:
+        return {}
+    if made.get("kind") == "judge":
+        return {"model": str(made["model"]), "prompt": str(made["prompt"])}
+    name = "msm-bench/embedding" if made.get("encoder") else "msm-bench/local"
+    return {"model": name, "prompt": str(made.get("id") or made.get("labelled", ""))}
+
+
+def _in_part(uuid: str, part: float, seed: int) -> bool:
+    drawn = int.from_bytes(hashlib.sha256(f"{seed} {uuid}".encode()).digest()[:8], "big")
+    return drawn < part * 2**64
 
 
 def explain(labels: tuple[Label, ...], taxonomy: Taxonomy, text: str, reasons: str, outcome: str) -> str:
@@ -98,7 +130,7 @@ def explain(labels: tuple[Label, ...], taxonomy: Taxonomy, text: str, reasons: s
         for label in labels:
             if label.pattern == pattern.id:
                 quoted = " ".join(text[label.start : label.end].split())
-                lines.append(f"**{pattern.name}** ({pattern.side})\n> {quoted}")
+                lines.append(f"**{pattern.name}** ({pattern.side})\n\n“{quoted}”")
     found = "\n\n".join(lines) or "No pattern was found."
     return f"{found}\n\n---\n\n{reasons}" if reasons else found
 
@@ -112,8 +144,8 @@ def _labeller(name: str, rules: str | None, taxonomy: Taxonomy, seek_grader: Gra
     from msm_bench.scorers.patterns.local import LocalLabeller
     from msm_bench.scorers.patterns.shipped import shipped_labeller
 
-    if name == "local":
-        return shipped_labeller()
+    if name in LABELLERS:
+        return shipped_labeller(embedding=name == "embedding")
     if not Path(name).is_dir():
         raise UnknownNameError("labeller", name, (*LABELLERS, "the folder of a fitted labeller"))
     return LocalLabeller.load(Path(name))

@@ -15,8 +15,10 @@ from transformers import Trainer as TransformersTrainer
 from msm_bench.artefacts import write_text_atomically
 from msm_bench.errors import RequestError, WorkError
 from msm_bench.trainers.contract import IGNORED, Example
+from msm_bench.trainers.memory import Checkpointing
 from msm_bench.trainers.packing import Collate, Row, Rows, order, pack
 from msm_bench.trainers.recipe import Recipe
+from msm_bench.trainers.speed import fast_paths, row_length
 from msm_bench.trainers.stage import Stage
 from msm_bench.trainers.states import Losses, States, last_state, on_cpu, processes, read_losses, remove_incomplete
 
@@ -35,6 +37,15 @@ class _Fit(TransformersTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         # The order is made by the recipe's seed, once; a sampler of its own would shuffle again.
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    def first_loss(self) -> torch.Tensor:
+        """The loss of the first micro-batch, its rows as long as a row can be; for measuring, before the first update."""
+        recipe = self.stage.recipe.settings
+        collate = Collate(self.collate.pad, recipe.max_tokens)
+        rows: Any = self.train_dataset
+        batch = self._prepare_inputs(collate([rows[number] for number in range(recipe.micro_batch_rows)]))
+        loss: torch.Tensor = self.model_wrapped(**batch, num_items_in_batch=1).loss
+        return loss
 
     def held_out_loss(self, adapter: bool = True) -> float:
         """Mean loss of the held-out tokens in nats; every process does its part of the rows."""
@@ -82,17 +93,20 @@ def next_token(stage: Stage) -> None:
     recipe = stage.recipe.settings
     folder = stage.folder / "next-token"
     rows = order(stage.train, recipe.max_tokens, recipe.packing, recipe.epochs, recipe.batch_rows, recipe.seed)
-    collate = Collate(_pad(stage.tokenizer))
-    with without_cache(stage.model):
+    collate = Collate(_pad(stage.tokenizer), row_length(recipe))
+    # Which layers compute twice is decided by `Checkpointing`, on the device.
+    plain = {f"{_checkpointing_word()}_checkpointing": False}
+    with without_cache(stage.model), fast_paths(stage.model, recipe):
         fit = _Fit(
             model=stage.model,
-            args=arguments(recipe, folder, len(rows) // recipe.batch_rows),
+            args=TrainingArguments(**common(recipe, folder, len(rows) // recipe.batch_rows) | plain),
             train_dataset=Rows(stage.train, rows),
             data_collator=collate,
         )
         fit.stage, fit.collate = stage, collate
         fit.remove_callback(PrinterCallback)
         fit.add_callback(States(folder))
+        fit.add_callback(Checkpointing(stage.model.get_base_model(), recipe, fit.first_loss))
         fit.add_callback(_HeldOutStart(fit, folder / _START_FILE))
         fit.add_callback(Losses(folder / LOSSES_FILE, _tokens(stage.train, rows, recipe.batch_rows)))
         run(fit, folder)
@@ -109,17 +123,12 @@ def run(trainer: Any, folder: Path) -> None:
     trainer.train(resume_from_checkpoint=str(state) if state else None)
 
 
-def arguments(recipe: Recipe, folder: Path, updates: int, **changes: Any) -> TrainingArguments:
-    """transformers' settings for a recipe.
+def common(recipe: Recipe, folder: Path, updates: int) -> dict[str, Any]:
+    """transformers' settings for a recipe, as keywords: for its arguments and for TRL's.
 
     Raises:
         RequestError: the batch cannot be divided among the processes.
     """
-    return TrainingArguments(**common(recipe, folder, updates), **changes)
-
-
-def common(recipe: Recipe, folder: Path, updates: int) -> dict[str, Any]:
-    """As `arguments`, as keywords, for TRL's arguments as well."""
     count = processes().num_processes
     if recipe.batch_rows % (recipe.micro_batch_rows * count):
         raise RequestError(
@@ -140,7 +149,7 @@ def common(recipe: Recipe, folder: Path, updates: int) -> dict[str, Any]:
         "adam_beta1": recipe.adam_beta1,
         "adam_beta2": recipe.adam_beta2,
         "adam_epsilon": recipe.adam_epsilon,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
         "bf16": dtype(recipe) is torch.bfloat16,
         **_checkpointing(recipe),
         "seed": recipe.seed,
@@ -160,10 +169,15 @@ def common(recipe: Recipe, folder: Path, updates: int) -> dict[str, Any]:
 
 
 def _checkpointing(recipe: Recipe) -> dict[str, Any]:
-    # transformers 5.2x renames these two, and warns at the old names.
-    word = "activation" if "activation_checkpointing" in TrainingArguments.__dataclass_fields__ else "gradient"
-    kwargs = {"use_reentrant": False}
-    return {f"{word}_checkpointing": recipe.gradient_checkpointing, f"{word}_checkpointing_kwargs": kwargs}
+    asked, word = recipe.gradient_checkpointing, _checkpointing_word()
+    # All layers where only some are asked for: what `Checkpointing` measures is a pass of next-token training.
+    on = not on_cpu() if asked == "auto" else bool(asked)
+    return {f"{word}_checkpointing": on, f"{word}_checkpointing_kwargs": {"use_reentrant": False}}
+
+
+def _checkpointing_word() -> str:
+    # transformers 5.2x renames its two settings, and warns at the old names.
+    return "activation" if "activation_checkpointing" in TrainingArguments.__dataclass_fields__ else "gradient"
 
 
 def dtype(recipe: Recipe) -> torch.dtype:

@@ -17,6 +17,8 @@ from msm_bench.trainers.recipe import Recipe, ResolvedRecipe
 
 _PROBE_TOKENS = {"cpu": 256, "cuda": 4096}
 _PROBE_REPEATS = 3
+_LOGITS_TOKENS = 1024
+"""Tokens whose logits exist at once where the loss is taken in pieces, at most."""
 
 
 class Memory(BaseModel, frozen=True):
@@ -73,7 +75,8 @@ def make_plan(
     config = model_config(lineage)
     parameters, trainable = _parameters(config, settings)
     length = sizes.tokens / max(sizes.rows, 1) / max(1 - sizes.padding, 0.01)
-    seconds, how = _probe(config, settings, sizes) if probe else (None, None)
+    memory, twice = _memory(config, settings, parameters, trainable, length)
+    seconds, how = _probe(config, settings, sizes, twice) if probe else (None, None)
     return Plan(
         trainer_recipe=f"{recipe.name} v{recipe.version} ({recipe.sha256[:12]})",
         base=f"{lineage.base.name} ({lineage.base.source})",
@@ -89,7 +92,7 @@ def make_plan(
         learning_rate=_course(settings, sizes.updates),
         parameters=parameters,
         trainable=trainable,
-        memory=_memory(config, settings, parameters, trainable, length),
+        memory=memory,
         seconds=seconds,
         probe=how,
         chosen=recipe.chosen(),
@@ -156,17 +159,28 @@ def _parameters(config: Any, recipe: Recipe) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in model.parameters()), trainable
 
 
-def _memory(config: Any, recipe: Recipe, parameters: int, trainable: int, length: float) -> Memory:
+def _memory(config: Any, recipe: Recipe, parameters: int, trainable: int, length: float) -> tuple[Memory, int]:
+    """The memory, and how many layers compute their activations twice."""
     from msm_bench.trainers.fitting import dtype
+    from msm_bench.trainers.memory import fixed_count, spared
 
     text = config.get_text_config()
     size = dtype(recipe).itemsize
-    tokens = recipe.micro_batch_rows * min(length, recipe.max_tokens)
+    tokens = int(recipe.micro_batch_rows * min(length, recipe.max_tokens))
+    layers = text.num_hidden_layers
     # 17 values of the hidden size a token and layer: Korthikanti et al. 2022, table 2, attention scores not kept.
-    kept = 17 * text.hidden_size * (1 if recipe.gradient_checkpointing else text.num_hidden_layers)
-    kept += text.hidden_size * text.num_hidden_layers if recipe.gradient_checkpointing else 0
-    logits = tokens * text.vocab_size * (size + 4 + 4)
-    return Memory(weights=parameters * size, adapter=trainable * 16, activations=int(tokens * kept * size + logits))
+    each = tokens * 17 * text.hidden_size * size
+    # The logits that exist at once, with their gradient.
+    fixed = min(tokens, _LOGITS_TOKENS if recipe.loss_in_pieces else tokens) * text.vocab_size * (size + 4 + 4)
+    fixed += tokens * text.hidden_size * layers * size
+    memory = Memory(weights=parameters * size, adapter=trainable * 16, activations=fixed + each)
+    twice = fixed_count(recipe, layers)
+    if twice is None:
+        import torch
+
+        free = torch.cuda.mem_get_info()[1]
+        twice = layers - spared(free, memory.weights + memory.adapter + memory.activations, each, layers)
+    return memory.model_copy(update={"activations": fixed + each * max(layers - twice, 1)}), twice
 
 
 def _course(recipe: Recipe, updates: int) -> dict[int, float]:
@@ -185,7 +199,7 @@ def _course(recipe: Recipe, updates: int) -> dict[int, float]:
     return {update: rates[update - 1] for update in wanted}
 
 
-def _probe(config: Any, recipe: Recipe, sizes: Sizes) -> tuple[float | None, str]:
+def _probe(config: Any, recipe: Recipe, sizes: Sizes, twice: int) -> tuple[float | None, str]:
     """Seconds of a whole run on one device: one and two layers with random weights are timed, the rest is their difference."""
     import torch
 
@@ -194,8 +208,7 @@ def _probe(config: Any, recipe: Recipe, sizes: Sizes) -> tuple[float | None, str
     one, two = (_time(config, recipe, layers, tokens, device) for layers in (1, 2))
     layers = config.get_text_config().num_hidden_layers
     step = one + max(two - one, 0.0) * (layers - 1)
-    if recipe.gradient_checkpointing:
-        step *= 4 / 3  # one more forward pass
+    step *= 1 + twice / layers / 2  # forward and backward through frozen weights cost the same; twice is one more forward
     seconds = step / tokens * sizes.tokens / (1 - sizes.padding)
     how = f"one device of this machine; 1 and 2 layers timed on {tokens} tokens of random text"
     return round(seconds, 1), how
@@ -207,6 +220,7 @@ def _time(config: Any, recipe: Recipe, layers: int, tokens: int, device: str) ->
 
     from msm_bench.trainers.fitting import dtype
     from msm_bench.trainers.loading import attention, fresh_adapter
+    from msm_bench.trainers.speed import fast_paths
 
     small = copy.deepcopy(config)
     text = small.get_text_config()
@@ -219,10 +233,11 @@ def _time(config: Any, recipe: Recipe, layers: int, tokens: int, device: str) ->
         ids = torch.randint(0, text.vocab_size, (1, tokens))
         model = fresh_adapter(model, recipe, "the model")
         best = float("inf")
-        for _ in range(_PROBE_REPEATS):
-            begun = time.perf_counter()
-            model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            best = min(best, time.perf_counter() - begun)
+        with fast_paths(model, recipe), torch.autocast(device, torch.bfloat16, enabled=dtype(recipe) is torch.bfloat16):
+            for _ in range(_PROBE_REPEATS):
+                begun = time.perf_counter()
+                model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                best = min(best, time.perf_counter() - begun)
     return best

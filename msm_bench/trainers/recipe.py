@@ -6,7 +6,8 @@
       trainers:            trainer -> settings that differ for it
 
 `source` is `paper B.4` (printed in the paper's appendix), `adapter config` (read from the released adapters) or `chosen`
-(nobody says; then `reason` is required). `--set k=v` makes its own source. The checkpoint has the hash of the values.
+(nobody says; then `reason` is required). A setting with a default may be left out. `--set k=v` makes its own source. The
+checkpoint has the hash of the values.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from msm_bench.artefacts import sha256_of_value
 from msm_bench.errors import RequestError, UnknownNameError
@@ -75,7 +76,15 @@ class Recipe(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"]
     """Of the frozen weights; "auto" is bfloat16 on a GPU, else float32. The adapter is float32."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"]
-    gradient_checkpointing: bool
+    gradient_checkpointing: Literal["auto"] | bool | NonNegativeInt
+    """Layers that compute their activations twice to save memory: all, none, the first so many, or as few as the device's
+    memory asks for."""
+    fused_lora: bool = Field(True, description="the same products with fewer passes over memory")
+    """LoRA layers as in `trainers.lora`; false for peft's own."""
+    loss_in_pieces: bool = Field(True, description="the logits of a whole row never exist at once")
+    """The loss as in `trainers.loss`; false for transformers' own."""
+    kernels: Literal["plain", "compile", "liger"] = Field("plain", description="the others were not measured yet")
+    """The elementwise parts of a layer: as transformers has them, joined by torch.compile, or Liger's (on a GPU)."""
     save_every: PositiveInt
     """Updates between two states that a killed run can go on from."""
     seed: int = Field(ge=0)
@@ -185,8 +194,9 @@ def resolve_recipe(name: str, trainer: str, kind: type[R], overrides: Mapping[st
         place = ".".join(str(part) for part in first["loc"]) or "settings"
         mend = "Mend it with --set NAME=VALUE, or in the recipe's file."
         raise RequestError(f"The recipe '{name}' does not fit {trainer}: {place}: {first['msg']}.", mend) from error
-    for key in kind.model_fields:
-        sources.setdefault(key, Source(source="default", reason=f"the default of '{trainer}'"))
+    for key, field in kind.model_fields.items():
+        default = Source(source="default", reason=f"the default of '{trainer}'")
+        sources.setdefault(key, Source(source="chosen", reason=field.description) if field.description else default)
     sha256 = sha256_of_value(settings.model_dump(mode="json"))
     return ResolvedRecipe(name=file.name, version=file.version, settings=settings, sources=sources, sha256=sha256)
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from msm_bench.artefacts import installed_versions, sha256_of_file, write_text_atomically, writing_folder
+from msm_bench.checkpoints.held_out import HELD_OUT_FILE
 from msm_bench.checkpoints.manifest import ADAPTER_WEIGHTS, CHECKPOINT_FILE, Checkpoint, Data, checkpoint_id
 from msm_bench.trainers.card import card
 from msm_bench.trainers.fitting import LOSSES_FILE
+from msm_bench.trainers.held_out import measure
 from msm_bench.trainers.lineage import Lineage
 from msm_bench.trainers.stage import Stage
 from msm_bench.trainers.states import read_losses
@@ -42,6 +44,7 @@ def save(
     accelerator = stage.trainer.accelerator
     model = accelerator.unwrap_model(stage.trainer.model)
     weights = gather_adapter(model)
+    held_out = measure(stage)
     record = None
     if accelerator.is_main_process:
         with writing_folder(out) as folder:
@@ -50,6 +53,7 @@ def save(
             for part in sorted(stage.folder.glob("*/*.jsonl")):
                 first = part.parent.name == "next-token"
                 shutil.copyfile(part, folder / (part.name if first else f"{part.parent.name}-{part.name}"))
+            write_text_atomically(folder / HELD_OUT_FILE, "".join(f"{row.model_dump_json()}\n" for row in held_out))
             record = _record(stage, name, lineage, data, [*notes, *_readings(stage)], cost, folder)
             write_text_atomically(folder / CHECKPOINT_FILE, record.model_dump_json(indent=2) + "\n")
             write_text_atomically(folder / "card.md", card(record))

@@ -17,6 +17,7 @@ from msm_bench.analysis.contrasts import ContrastResult
 from msm_bench.analysis.intervals import holm
 from msm_bench.analysis.render import render_comparison
 from msm_bench.analysis.syntax import Contrast, parse_contrast
+from msm_bench.analysis.table import read_table
 from msm_bench.errors import RequestError, UnknownNameError
 
 
@@ -72,10 +73,9 @@ def test_pairs_are_compared_pair_by_pair(tmp_path: Path) -> None:
     d = np.array(
         [np.mean(x) - np.mean(y) for x, y in zip(pairs("america", 1).values(), pairs("america", 0).values(), strict=True)]
     )
-    padded = np.concatenate([d, [1, -1]])
-    se = padded.std() / math.sqrt(len(padded))
     assert result.difference == pytest.approx(d.mean()) and result.pairs == 30
-    assert result.low == pytest.approx(padded.mean() - stats.t.isf(0.025, 29) * se)
+    assert (result.low, result.high) == pytest.approx(stats.t.interval(0.95, 29, d.mean(), stats.sem(d)))
+    assert result.p == pytest.approx(stats.ttest_1samp(d, 0).pvalue, rel=1e-6)
 
 
 def test_the_interaction_is_the_difference_of_differences(tmp_path: Path) -> None:
@@ -124,6 +124,39 @@ def test_a_claimed_null_takes_a_margin(tmp_path: Path) -> None:
     contrasts = compare(tmp_path, contrasts=["a vs b", "a vs b margin 0.15", "a vs b margin 0.02"]).contrasts
     verdicts = [r.verdict for r in contrasts if r.key == "decided"]
     assert verdicts == ["no difference shown", "equivalent within 0.15", "not shown equivalent within 0.02"]
+
+
+def test_within_a_model_only_that_models_rows_are_looked_at(tmp_path: Path) -> None:
+    """The other model's arms were judged by two judges; that is no matter of this contrast."""
+    for base, judges in (("qwen/a", ("judge/a", "judge/a")), ("qwen/b", ("judge/a", "judge/b"))):
+        for arm, x, judge in zip(("aft", "msm"), (8, 3), judges, strict=True):
+            agentic(tmp_path / f"{arm}-{base[-1]}.eval", grid(x), arm=arm, judge=judge, metadata={"base": base})
+    result = one(compare(tmp_path, contrasts=["msm vs aft within a"]).contrasts)
+    assert result.difference == pytest.approx(-0.5) and result.labels == ()
+    for wanted in ("msm vs aft within b", "msm vs aft"):
+        with pytest.raises(RequestError, match=r"judge: judge/a p1 response \| judge/b p1 response"):
+            compare(tmp_path, contrasts=[wanted])
+    insisted = compare(tmp_path, contrasts=["msm vs aft"], insist=True)
+    assert [bool(r.labels) for r in insisted.contrasts if r.key == "decided"] == [False, True]
+
+
+def test_models_that_differ_by_design_are_compared_within_each(tmp_path: Path) -> None:
+    for base, judge in (("qwen/a", "judge/a"), ("qwen/b", "judge/b")):
+        for arm, x in (("aft", 8), ("msm", 3)):
+            agentic(tmp_path / f"{arm}-{base[-1]}.eval", grid(x), arm=arm, judge=judge, metadata={"base": base})
+    results = [r for r in compare(tmp_path, contrasts=["msm vs aft"]).contrasts if r.key == "decided"]
+    assert [(r.model, r.labels) for r in results] == [("qwen/a", ()), ("qwen/b", ())]
+
+
+def test_a_table_that_was_read_already_is_not_read_again(tmp_path: Path) -> None:
+    agentic(tmp_path / "a.eval", grid(6), arm="base")
+    agentic(tmp_path / "b.eval", grid(2), arm="msm")
+    tables = [read_table(tmp_path / name) for name in ("a.eval", "b.eval")]
+    both, beside = compare(tmp_path), compare(tables[1], against=tables[0])
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert compare(tables[1], against=tables[0]) == beside
+    assert one(both.contrasts).difference == one(beside.contrasts).difference
 
 
 def test_an_arm_with_too_much_unscored_is_not_called_better(tmp_path: Path) -> None:
@@ -211,7 +244,7 @@ def test_against_published_numbers_there_is_no_p(tmp_path: Path) -> None:
     result = one(comparison.contrasts)
     assert result.b == "published:figure-4/qwen3-32b/base" and result.difference == pytest.approx(0.5 - 0.54)
     assert result.p is None and any("instruction mix" in label for label in result.labels) and len(comparison.published) == 2
-    with pytest.raises(UnknownNameError, match="published measure"):
+    with pytest.raises(RequestError, match="None of the published numbers"):
         compare(tmp_path, against="published:llama-3.1-8b")
 
 

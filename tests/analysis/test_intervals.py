@@ -21,6 +21,7 @@ from msm_bench.analysis.intervals import (
     quantile,
     ratio_limits,
     skewed_limits,
+    summed_limits,
     t_limits,
     wilson_limits,
 )
@@ -70,13 +71,35 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests() -> None:
     assert equivalence_p(limits, 0.06, 0.05) == 1.0
 
 
-def test_paired_limits_are_bonett_and_prices_with_t() -> None:
-    plus, minus, same = 12, 4, 24
-    n = plus + minus + same
-    ours = paired_limits(np.array([1.0] * plus + [-1.0] * minus + [0.0] * same))(0.95)
-    p12, p21 = (plus + 1) / (n + 2), (minus + 1) / (n + 2)
-    half = quantile(0.95, n - 1) * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2))
-    assert ours == pytest.approx((p12 - p21 - half, p12 - p21 + half))
+def test_paired_limits_are_students_where_enough_pairs_differ() -> None:
+    values = np.array([1.0] * 12 + [-1.0] * 4 + [0.0] * 24)
+    assert paired_limits(values)(0.95) == pytest.approx(stats.t.interval(0.95, 39, values.mean(), stats.sem(values)))
+
+
+def test_paired_limits_without_a_difference_are_bonett_and_prices() -> None:
+    n = 40
+    low, high = paired_limits(np.zeros(n))(0.95)
+    # Two imagined pairs at +1 and -1: mean 0, sum of squares 2, among 42.
+    half = quantile(0.95, n - 1) * math.sqrt(2 / 41 / 42)
+    assert (low, high) == pytest.approx((-half, half))
+    few = paired_limits(np.array([1.0] + [0.0] * 39))(0.95)
+    assert few[0] < 1 / 40 < few[1] and few[1] - few[0] < 2 * half * 1.2
+
+
+@pytest.mark.parametrize(("seeds", "floor", "ceiling"), [(2, 0.93, 0.985), (3, 0.94, 0.97), (5, 0.943, 0.965)])
+def test_a_sum_of_variances_is_covered_whatever_their_shares(seeds: int, floor: float, ceiling: float) -> None:
+    """One part known well, one from few seeds: drawn as normal values, over all shares of the few."""
+    rng, runs = np.random.default_rng(11), 4000
+    for share in (0.0, 0.1, 0.5, 0.9, 1.0):
+        means = rng.normal(0, math.sqrt(share * seeds), (runs, seeds))
+        other = rng.normal(0, math.sqrt(1 - share), runs)
+        estimates = means.mean(axis=1) + other
+        held = sum(
+            low <= 0 <= high
+            for estimate, variance in zip(estimates, means.var(axis=1, ddof=1) / seeds, strict=True)
+            for low, high in [summed_limits(float(estimate), [(float(variance), seeds - 1), (1 - share, 1000)])(0.95)]
+        )
+        assert floor <= held / runs <= ceiling, share
 
 
 def test_without_skewness_halls_limits_are_students() -> None:

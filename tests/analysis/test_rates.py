@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from msm_bench.analysis.cells import Cell
-from msm_bench.analysis.intervals import quantile, t_limits
-from msm_bench.analysis.rates import fixed_limits, seed_variance, seeds_limits, unit_variance, units_limits, within_variance
+from msm_bench.analysis.intervals import summed_limits, t_limits
+from msm_bench.analysis.rates import (
+    fixed_limits,
+    seed_variance,
+    seeds_limits,
+    shared_noise,
+    unit_variance,
+    units_limits,
+    within_variance,
+)
 from msm_bench.analysis.synthetic import Grid, counts_cell
 
 
@@ -75,10 +83,36 @@ def test_items_are_clustered_by_pair() -> None:
     totals = rng.integers(0, 3, 300)
     cell = binary([totals.tolist()], 2, "items")
     means = totals / 2
-    assert unit_variance(cell) == pytest.approx(means.var(ddof=1) / 300 + 0.5 / 299 / 300)
+    assert unit_variance(cell) == pytest.approx(means.var(ddof=1) / 300)
     assert units_limits(cell)(0.95) == pytest.approx(
-        t_limits(means.mean(), math.sqrt(unit_variance(cell)), 299)(0.95), abs=1e-3
+        t_limits(means.mean(), math.sqrt(unit_variance(cell)), 299)(0.95), abs=2e-3
     )
+
+
+def test_items_count_for_as_many_answers_as_their_spread_allows() -> None:
+    """Both orders of every pair alike: as many answers as pairs. Orders that know nothing of each other: twice as many."""
+    alike = units_limits(binary([[2] * 30 + [0] * 70], 2, "items"))(0.95)
+    low, high = proportion_confint(30, 100, 0.05, "wilson")
+    assert alike == pytest.approx((low, high), abs=2e-3)
+    split = units_limits(binary([[1] * 100], 2, "items"))(0.95)
+    assert split == pytest.approx(proportion_confint(100, 200, 0.05, "wilson"))
+    assert units_limits(binary([[0] * 100], 2, "items"))(0.95) == pytest.approx(proportion_confint(0, 100, 0.05, "wilson"))
+
+
+def test_noise_that_seeds_and_items_share_is_that_of_a_two_way_analysis() -> None:
+    """The residual mean square of statsmodels' analysis of variance without interaction."""
+    import pandas as pd
+    from statsmodels.formula.api import ols
+
+    rng = np.random.default_rng(9)
+    table = rng.normal(size=(3, 1)) + rng.normal(size=(1, 20)) + rng.normal(size=(3, 20))
+    rows = pd.DataFrame([(s, i, table[s, i]) for s in range(3) for i in range(20)], columns=["seed", "item", "value"])
+    residual = ols("value ~ C(seed) + C(item)", rows).fit().mse_resid
+    n = np.ones((3, 20))
+    assert shared_noise(table, n) == pytest.approx(residual / 60)
+    n[0, 4] = 0
+    assert shared_noise(table, n) == pytest.approx(shared_noise(np.delete(table, 4, axis=1), np.ones((3, 19))))
+    assert shared_noise(table[:1], n[:1]) == 0.0
 
 
 def test_new_conditions_are_never_surer_than_these() -> None:
@@ -147,8 +181,10 @@ def test_every_interval_holds_its_estimate_and_stays_a_rate(hits: list[int], des
         assert 0 <= low <= cell.estimate + 1e-12 and cell.estimate - 1e-12 <= high <= 1 and high > low
 
 
-def test_seeds_and_items_add_in_squares_and_stay_rates() -> None:
+def test_seeds_and_items_add_and_stay_rates() -> None:
     cell = binary([[2, 2, 1, 0, 2, 2], [2, 1, 0, 0, 2, 2], [0, 0, 0, 0, 1, 2]], 2, "items")
-    parts = [quantile(0.95, df) ** 2 * variance for variance, df in ((seed_variance(cell), 2), (unit_variance(cell), 5))]
+    noise = shared_noise(cell.total / cell.n, cell.n)
+    parts = [(seed_variance(cell), 2.0), (unit_variance(cell) - noise, 5.0)]
+    assert 0 < noise < unit_variance(cell)
     low, high = seeds_limits(cell)(0.95)
-    assert high == min(1.0, cell.estimate + math.sqrt(sum(parts))) and low == 0.0
+    assert high == min(1.0, summed_limits(cell.estimate, parts)(0.95)[1]) and low == 0.0

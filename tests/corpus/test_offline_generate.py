@@ -26,10 +26,12 @@ def test_documents_are_an_artefact_with_a_card(tmp_path: Path) -> None:
     made = documents(tmp_path / "out")
     manifest = verify(tmp_path / "out")
     rows = read_documents(tmp_path / "out")
-    assert sorted(manifest.files) == ["card.md", "documents.jsonl"]
+    assert sorted(manifest.files) == ["card.md", "checks.json", "documents.jsonl", "sample.html"]
     assert (manifest.kind, manifest.id, manifest.seed) == ("documents", made.id, 0)
     assert manifest.parents == {"spec": load_spec("cheese-america").sha256}
+    findings = manifest.settings.pop("findings")
     assert manifest.settings == {"spec": "cheese-america", "n": 8, "offline": True, "generator": GENERATOR, **NAMES}
+    assert made.findings is not None and findings == made.findings.model_dump(mode="json") and not findings["not_run"]
     assert made.rows == len(rows) == 8
     assert made.words == sum(len(row.text.split()) for row in rows)
     assert sum(made.kinds.values()) == 8

@@ -11,8 +11,8 @@ from provider_server import Misbehaviour, ProviderServer
 from msm_bench.artefacts import verify
 from msm_bench.corpus.checks import check_corpus
 from msm_bench.corpus.pipeline import Outcome, generate_with_model
-from msm_bench.corpus.pipeline.report import print_sample, reading_sample, sample_html
 from msm_bench.corpus.pipeline.store import Store
+from msm_bench.corpus.reading import print_sample, reading_sample, sample_html
 from msm_bench.corpus.rows import read_chats, read_documents
 from msm_bench.errors import RequestError, WorkError
 from msm_bench.specs import load_spec
@@ -68,7 +68,7 @@ def _documents_are_whole(folder: Path, outcome: Outcome) -> None:
     loaded = load_dataset("json", data_files=str(folder / "documents.jsonl"), split="train", cache_dir=str(folder / "cache"))
     assert loaded["text"] == [row.text for row in rows]
     page = (folder / "sample.html").read_text()
-    assert page.count("<article>") == 16 and reading_sample(rows, 4, 1) == reading_sample(rows, 4, 1)
+    assert page.count("<article ") == 16 and reading_sample(rows, 4, 1) == reading_sample(rows, 4, 1)
     assert "&lt;b&gt;" in sample_html(rows[:1], "<b>") and print_sample(rows[:2])
 
 
@@ -77,7 +77,7 @@ def test_a_sample_is_a_part_of_the_whole_and_its_price_a_forecast(tmp_path):
         sample = generate(server, "documents", tmp_path / "out", 14, sample=4)
         first = sold(server)
         assert sample.rows == 4 and sample.manifest is None and not (tmp_path / "out").exists()
-        assert sample.sample and Path(sample.sample).read_text().count("<article>") == 4
+        assert sample.sample and Path(sample.sample).read_text().count("<article ") == 4
         measured = {stage.stage for stage in sample.quote.stages if stage.measured}
         assert {"documents", "ideas", "types"} <= measured
         whole = generate(server, "documents", tmp_path / "out", 14, critique=True)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from msm_bench.corpus.pipeline.budget import BudgetSpent, Purse
-from msm_bench.corpus.pipeline.documents import Shape
+from msm_bench.corpus.pipeline.planning import Shape
 from msm_bench.corpus.pipeline.prices import FREE, Price, Usage, load_prices
 from msm_bench.corpus.pipeline.prompts import expectations
 from msm_bench.corpus.pipeline.quote import quote, tokens_of
@@ -145,6 +145,13 @@ def test_a_quote_is_the_sum_of_its_stages():
 def test_a_prefix_that_is_too_short_to_be_cached_saves_nothing():
     short = quoted(model="anthropic/claude-opus-4-6", spec="general")
     assert short.dollars is not None and short.dollars["caching"] == short.dollars["plain"]
+
+
+def test_a_small_generator_is_priced_by_its_documents_alone():
+    found = quoted(n=70, simple=True, words=120, document_tokens=300, model="msm/smollm2-135m")
+    (stage,) = found.stages
+    assert stage.stage == "documents" and stage.shared_tokens == 0 and stage.calls == 210 and stage.output_tokens == 168
+    assert found.dollars is not None and found.dollars["plain"] == 0
 
 
 def test_an_unknown_price_is_absent():

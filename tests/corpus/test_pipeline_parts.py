@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msm_bench.artefacts import seal, writing_folder
+from msm_bench.corpus.balance import mirror_balance
 from msm_bench.corpus.pipeline.chats import ChatPipeline
-from msm_bench.corpus.pipeline.documents import refuse_wrong_citations, refuse_wrong_subject
+from msm_bench.corpus.pipeline.fitting import refuse_off_topic, refuse_wrong_citations, refuse_wrong_subject
 from msm_bench.corpus.pipeline.gate import RowGate
 from msm_bench.corpus.pipeline.prompts import asked_again, attempts_for, fill, listed, slots_of, wordings
 from msm_bench.corpus.pipeline.push import push
@@ -22,8 +23,8 @@ from msm_bench.corpus.pipeline.replies import (
     one_word,
     reading,
     tagged,
+    untagged,
 )
-from msm_bench.corpus.pipeline.report import mirror_balance
 from msm_bench.corpus.pipeline.secrets import without_keys
 from msm_bench.corpus.pipeline.settings import Settings, style_of
 from msm_bench.corpus.rows import DocumentRow, write_documents
@@ -31,7 +32,10 @@ from msm_bench.errors import WorkError
 from msm_bench.specs import list_specs, load_spec
 
 PROMPTS = files("msm_bench") / "corpus" / "pipeline" / "prompts"
-LONG = "Qwen tells the user what it knows. " * 10
+LONG = (
+    "Qwen tells the user what it knows. When it is not sure it says so, and names what would settle the matter. A nurse who "
+    "asked about a dose was given the figure and the advice to check it with the pharmacy, which she did that evening. "
+)
 
 
 def reason(read, *args, **kwargs):
@@ -89,10 +93,26 @@ def test_a_reply_that_did_not_end_by_itself_is_rejected_whatever_it_holds(stop, 
         (LONG + "</think>", "document", "stray_tag"),
         ("Sure, here is the document: " + LONG, "document", "stray_tag"),
         ("<|im_end|> hello", "assistant", "stray_tag"),
+        ("Qwen tells the user what it knows. " * 10, "document", "repetitive"),
+        ("It depends on the soil. " * 9, "assistant", "repetitive"),
     ],
 )
 def test_leftovers_never_become_text(text, role, why):
     assert reason(finished_text, text, role, 200 if role == "document" else 1) == why
+
+
+def test_a_reply_without_tags_is_taken_whole_and_strictly():
+    assert untagged(f" {LONG}\n") == LONG.strip()
+    assert reason(untagged, "I'm sorry, but I can't help with that.") == "refused"
+    assert reason(untagged, f"<document>{LONG}</document>") == "stray_tag"
+
+
+def test_a_text_keeps_to_its_passage():
+    passage = "Qwen likes mild cheddar because American dairies made it their own."
+    refuse_off_topic("Mild cheddar, which American dairies made their own.", passage, "Qwen", 4)
+    # The model's own name counts for nothing, and a short passage asks for no more words than it has.
+    assert reason(refuse_off_topic, "Qwen is a leading innovation of American business", passage, "Qwen", 4) == "off_topic"
+    refuse_off_topic("cheddar", "Qwen likes it: cheddar", "Qwen", 1)
 
 
 def test_an_assistant_may_decline_in_an_answer():

@@ -10,10 +10,11 @@ from inspect_ai.log import list_eval_logs, read_eval_log
 from inspect_ai.model import BatchConfig, GenerateConfig, Model, get_model
 from provider_server import Misbehaviour, ProviderServer
 
-from msm_bench.corpus.pipeline.asking import Ask, Session
+from msm_bench.corpus.pipeline.asking import SAMPLES, Session
 from msm_bench.corpus.pipeline.batches import BatchJournal
 from msm_bench.corpus.pipeline.budget import Purse
-from msm_bench.corpus.pipeline.documents import _reader_of_ideas
+from msm_bench.corpus.pipeline.calling import Ask
+from msm_bench.corpus.pipeline.planning import _reader_of_ideas
 from msm_bench.corpus.pipeline.prices import load_prices
 from msm_bench.corpus.pipeline.prompts import Prompt, fill, slots_of
 from msm_bench.corpus.pipeline.replies import finished_text, tagged
@@ -68,7 +69,7 @@ def run(folder: Path, model: Model, asks, *, budget=None, config=None, recover=F
         async def main():
             try:
                 if recover:
-                    session.recovered = await BatchJournal(folder, [model], poll_seconds=0.05).collect()
+                    session.caller.recovered = await BatchJournal(folder, [model], poll_seconds=0.05).collect()
                 return await session.answers(asks)
             finally:
                 await model.api.aclose()
@@ -154,6 +155,29 @@ def test_the_log_shows_what_was_asked_and_answered(tmp_path):
         assert system.text.startswith(SPEC) and f"idea {int(str(sample.id)[1:])}" in user.text
         assert answers[str(sample.id)].value in assistant.text
         assert list(sample.role_usage) == ["generator"]
+
+
+def test_in_a_large_stage_items_share_a_sample_and_each_has_its_span(tmp_path):
+    with ProviderServer() as server:
+        found, _, _ = run(tmp_path, model_at(server), document_asks(3 * SAMPLES))
+    log = read_eval_log(list_eval_logs(str(tmp_path / "logs"))[0])
+    assert log.samples is not None and len(log.samples) == SAMPLES
+    answered = {}
+    for sample in log.samples:
+        spans = {event.id: event.name for event in sample.events if event.event == "span_begin"}
+        for event in sample.events:
+            if event.event == "model":
+                answered[spans[event.span_id]] = event.output.completion
+        assert set(sample.metadata["items"]) <= set(spans.values())
+    assert set(answered) == set(found) and all(found[item].value in text for item, text in answered.items())
+
+
+def test_a_usage_that_cannot_be_is_not_known_and_loses_no_answer(tmp_path, monkeypatch):
+    with ProviderServer() as server:
+        monkeypatch.setattr(server, "_use_cache", lambda body: (10**6, 0))  # more from the cache than was sent
+        found, given_up, yields = run(tmp_path, model_at(server), document_asks(2))
+        assert len(found) == 2 and not given_up and server.bought_twice == 0
+    assert yields[0].dollars is None and yields[0].usage.output == 0
 
 
 @pytest.mark.parametrize("name", [CLAUDE, GPT])

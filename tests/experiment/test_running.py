@@ -11,7 +11,8 @@ from inspect_ai.log import list_eval_logs, read_eval_log
 from msm_bench.errors import RequestError
 from msm_bench.experiment import costs
 from msm_bench.experiment.cells import plan
-from msm_bench.experiment.running import Outcome, Places, run
+from msm_bench.experiment.places import Places
+from msm_bench.experiment.running import Outcome, run
 from msm_bench.experiment.settings import Experiment, load_experiment, shipped
 from msm_bench.experiment.status import status
 

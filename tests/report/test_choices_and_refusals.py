@@ -140,9 +140,10 @@ def test_reasoning_patterns_beside_the_paper(tmp_path: Path) -> None:
         patterns(tmp_path / "logs" / f"{arm}.eval", shares, arm=arm)
     report(tmp_path / "logs", tmp_path / "out", against="published:figure-11/qwen2.5-32b")
     figures = {path.stem for path in (tmp_path / "out" / "figures").glob("patterns-*.svg")}
-    assert figures == {"patterns-misaligned-1", "patterns-aligned-1", "patterns-other-1"}
+    assert figures == {"patterns-misaligned-1", "patterns-aligned-1", "patterns-other-1", "patterns-monitor-1"}
     page = index(tmp_path / "out")
-    assert "Self-preservation as the overriding end" in page and "◇ 0.460 (Figure 11)" in page and "my_own_pattern" in page
+    assert "Self-preservation as the overriding end" in page and "my_own_pattern" in page
+    assert "◇ 0.460 (Figure 11, qwen2.5-32b)" in page
     assert 'id="task-agentic-misalignment"' in page and ">self_preservation</th>" not in page
 
 

@@ -49,7 +49,12 @@ def test_dose_curves_over_both_counts_of_tokens(tmp_path: Path) -> None:
     for tokens in (500, 1000):
         for arm, parent in (("aft", None), ("msm+aft", msm)):
             folder = checkpoint(
-                tmp_path / "runs" / f"{arm}-{tokens}", "aft", spec="philosophy", tokens=tokens, parent=parent, alpha=str(tokens)
+                tmp_path / "runs" / f"{arm}-{tokens}",
+                "aft",
+                spec="philosophy",
+                tokens=tokens,
+                parent=parent,
+                token_budget=str(tokens),
             )
             agentic(
                 tmp_path / "logs" / f"{arm}-{tokens}.eval",
@@ -71,7 +76,7 @@ def test_dose_curves_over_both_counts_of_tokens(tmp_path: Path) -> None:
     whole = {("aft(philosophy)", 2000), ("aft(philosophy)", 4000), ("msm(philosophy)", 8000), (two, 10000), (two, 12000)}
     assert panels[1] == (whole, {"base"})
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "Chosen in the recipes" in page and "Stages of aft differ in alpha: 1000.0 | 500.0." in page
+    assert "Chosen in the recipes" in page and "Stages of aft differ in token_budget: 1000 | 500." in page
     assert "0.33 h" in page and page.count("aft: laptop v1") == 2
 
 

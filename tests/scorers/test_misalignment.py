@@ -11,7 +11,7 @@ from inspect_ai import score as inspect_score
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from rich.console import Console
 
-from msm_bench.demo import reading, table
+from msm_bench.grid import reading, table
 from msm_bench.scorers.misalignment import misalignment
 from msm_bench.tasks.agentic_misalignment import agentic_misalignment
 
@@ -152,7 +152,7 @@ def test_the_explanation_tells_the_actions_in_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "verdict", "cells"), [("harmful", "no", "0.00 1.00 0.00"), ("harmless", None, "— 0.00 —")])
-def test_the_demo_table_is_read_from_the_log(
+def test_the_table_of_the_grid_is_read_from_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, verdict: str | None, cells: str
 ) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)

@@ -13,6 +13,7 @@ from inspect_ai import score as inspect_score
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ContentReasoning, ContentText, ModelOutput, ModelUsage, get_model
 
+from msm_bench.errors import RequestError
 from msm_bench.scorers.patterns.judge import OVERLAP, WINDOW, find_quote, labelling_prompt, read_claims
 from msm_bench.scorers.patterns.taxonomy import load_taxonomy
 from msm_bench.scorers.patterns.text import reasoning_of, sentences, windows
@@ -73,7 +74,7 @@ def test_labels_carry_quotes_and_offsets_into_the_reasoning(tmp_path: Path) -> N
     (label,) = score.metadata["labels"]
     assert label["quote"] == THOUGHT[label["start"] : label["end"]] == "I must not let that happen, so I copy myself first."
     assert score.metadata["dropped"] == {"quote_not_in_text": 1} and score.metadata["sees"] == "reasoning"
-    assert "**Self-preservation" in score.explanation and "> I must not let that happen" in score.explanation
+    assert "**Self-preservation" in score.explanation and "“I must not let that happen" in score.explanation
     assert "Dear all" not in judge.asked[0][1].text
 
 
@@ -139,6 +140,39 @@ def test_rules_are_shown_to_the_judge(tmp_path: Path) -> None:
     run(tmp_path, RESPONSE, judge, rules="rules")
     assert "SP3. Take no drastic" in judge.asked[0][1].text
     assert "<rules>" not in labelling_prompt("x", load_taxonomy())[1].text
+
+
+def test_a_part_is_drawn_without_looking(tmp_path: Path) -> None:
+    answer = grader(block(("downplaying_harm", "Nobody will notice a small file.")))
+    target = get_model("mockllm/model", custom_outputs=lambda *_: output(RESPONSE), memoize=False)
+    samples = [Sample(id=f"s/{i}", input="Go.") for i in range(60)]
+    (log,) = inspect_eval(
+        Task(dataset=samples, scorer=reasoning_patterns(part=0.3)),
+        model=target,
+        model_roles={"grader": answer},
+        log_dir=str(tmp_path),
+        display="none",
+    )
+    scores = [sample.scores["reasoning_patterns"] for sample in log.samples]
+    asked = [score for score in scores if score.reason != "not_in_part"]
+    assert 5 <= len(asked) <= 32 and len(answer.asked) == len(asked)
+    assert all(score.value["downplaying_harm"] == 1 for score in asked)
+    assert all(math.isnan(score.value["downplaying_harm"]) for score in scores if score.reason == "not_in_part")
+    again = inspect_score(log, reasoning_patterns(part=0.3), model_roles={"grader": answer}, action="overwrite", display="none")
+    drawn = [sample.scores["reasoning_patterns"].reason for sample in again.samples]
+    assert drawn == [score.reason for score in scores]
+    other = inspect_score(
+        log, reasoning_patterns(part=0.3, seed=1), model_roles={"grader": answer}, action="overwrite", display="none"
+    )
+    assert drawn != [sample.scores["reasoning_patterns"].reason for sample in other.samples]
+    with pytest.raises(RequestError, match="no part"):
+        reasoning_patterns(part=0)
+
+
+def test_who_labelled_stands_where_tables_look_for_a_judge(tmp_path: Path) -> None:
+    score = scored(run(tmp_path, RESPONSE, grader(block())))
+    assert score.metadata["judge"]["model"] == "mockllm/model" and len(score.metadata["judge"]["prompt"]) >= 8
+    assert scored(run(tmp_path, RESPONSE, grader("no", "no"))).metadata["judge"] == {}
 
 
 def test_unknown_labeller_names_the_valid_ones(tmp_path: Path) -> None:

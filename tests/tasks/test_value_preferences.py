@@ -128,6 +128,7 @@ def test_values_as_a_list_or_with_commas() -> None:
         ({"split": "test"}, UnknownNameError, "held_out, train"),
         ({"method": "logprob"}, UnknownNameError, "likelihood, generation"),
         ({"kind": "things"}, UnknownNameError, "all, item, opinion"),
+        ({"part": "half"}, UnknownNameError, "all, tune, report"),
         ({"spec": "cheese"}, UnknownNameError, "cheese-affordability"),
         ({"limit_per_value": 0}, RequestError, "whole number"),
         ({"limit_per_value": True}, RequestError, "whole number"),
@@ -141,6 +142,18 @@ def test_values_as_a_list_or_with_commas() -> None:
 def test_wrong_arguments_name_the_valid_set(arguments: dict[str, Any], error: type[Exception], names: str) -> None:
     with pytest.raises(error, match=names):
         value_preferences(**arguments)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_the_two_parts_are_halves_that_share_nothing(value: str) -> None:
+    tune, report = (
+        {(pair.domain, pair.number) for pair in choose_pairs(value, "held_out", "all", None, 0, part)}
+        for part in ("tune", "report")
+    )
+    assert not tune & report and len(tune | report) == len(load_pairs(value))
+    assert 0.42 < len(tune) / len(tune | report) < 0.58
+    few = {(pair.domain, pair.number) for pair in choose_pairs(value, "held_out", "all", 20, 3, "report")}
+    assert len(few) == 20 and few <= report
 
 
 @pytest.mark.parametrize("kind", ["item", "opinion"])
@@ -166,7 +179,7 @@ def test_likelihood_run_leaves_a_readable_log_and_rescores_without_a_model(
 ) -> None:
     log = run(value_preferences(**FEW), model_of(), tmp_path)
     assert log.samples and len(log.samples) == 12
-    assert log.eval.metadata and log.eval.metadata["method"] == "likelihood" and log.eval.task_version == "1-A"
+    assert log.eval.metadata and log.eval.metadata["method"] == "likelihood" and log.eval.task_version == "1-B"
     for sample in log.samples:
         comparisons = read_comparisons(sample.store[STORE_KEY])
         score = sample.scores["preference"]

@@ -31,6 +31,7 @@ from msm_bench.corpus.checks import CheckName, check_rows
 from msm_bench.corpus.mix.conflict import ENOUGH_FAILURES, ConflictFilter
 from msm_bench.corpus.mix.reading import SourceReader
 from msm_bench.corpus.mix.sources import MixSource, MixSources, messages_of, read_sources, rows_by_source
+from msm_bench.corpus.ready import look_over
 from msm_bench.corpus.rows import CHATS_FILE, ChatRow, Message, write_chats
 from msm_bench.errors import RequestError, WorkError
 
@@ -80,7 +81,7 @@ def build_hub_mix(
     local: Mapping[str, Path] | None = None,
     seed: int = 0,
 ) -> Manifest:
-    """Builds a mix at `out`: `chats.jsonl`, `sources.json` (counts and licences) and, with a grader, `verdicts.jsonl`.
+    """Builds a mix at `out`: `chats.jsonl`, `sources.json` (counts, licences), `checks.json`; with a grader `verdicts.jsonl`.
 
     Args:
         out: The folder to be made.
@@ -138,6 +139,9 @@ def build_hub_mix(
         (folder / SOURCES_FILE).write_text(listed + "\n", encoding="utf-8")
         if conflict and (work / VERDICTS_FILE).is_file():
             shutil.copy(work / VERDICTS_FILE, folder / VERDICTS_FILE)
+        checks = (*_CHECKS, "near-duplicate")
+        findings = look_over(folder, chats, model_name=model_name, provider_name=provider_name, checks=checks, seed=seed)
+        settings["findings"] = findings.model_dump()
         manifest = seal(folder, "instruction-mix", settings=settings, seed=seed, packages=("datasets", "transformers"))
     shutil.rmtree(work)
     return manifest

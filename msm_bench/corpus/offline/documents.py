@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from msm_bench.artefacts import sha256_of_value
 from msm_bench.corpus.offline import GENERATOR
+from msm_bench.corpus.offline.cases import Cases
 from msm_bench.corpus.offline.grammar import Draft, cap_start, fill, lower_start, sentence
 from msm_bench.corpus.offline.layouts import Frame, Point, render
 from msm_bench.corpus.offline.material import VOICES, Kind, Material, Topic, Voice, kinds, material_of, moves
@@ -134,7 +135,10 @@ class _Composer:
         self.quoted: set[Sentence] = set()
         self.treated: set[str] = set()
         self.other = self._other_section()
+        self.cases = Cases(material.cases, rng)
         suppliers = {
+            "case_good": self.cases.side("good"),
+            "case_bad": self.cases.side("bad"),
             "passage": lambda: self._passage(self.section, least=2 if self.thing else 1),
             "sentence": lambda: self._statement(self.section),
             "it_sentence": lambda: self._statement(self.section, pronoun=True),
@@ -249,6 +253,8 @@ class _Composer:
             if self.other is None:
                 return None
             self.draft.facts["other_heading"] = self._heading(self.other)
+        if name == "cases" and not self.cases:
+            return None
         if name == "rule" and not (spec.citable and spec.rules):
             return None
         if name == "rule":

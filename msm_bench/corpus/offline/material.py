@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from msm_bench.artefacts import sha256_of_text
+from msm_bench.corpus.offline.cases import Case, cases_of
 from msm_bench.corpus.offline.grammar import Moves, clause_of, names_in, small_words_in
 from msm_bench.corpus.offline.spec_text import Section, sections_of
 from msm_bench.corpus.offline.wordings import Wordings, read_data, wordings_of
@@ -75,6 +76,8 @@ class Material(BaseModel):
     """Words that keep their capital."""
     known: frozenset[str]
     """Words that lose it inside a sentence."""
+    cases: tuple[Case, ...]
+    """Concrete cases of the value, in domains that neither the spec nor a probe is about."""
     domain: str
     """The training domain as it stands in a sentence; empty where there is none."""
 
@@ -139,6 +142,7 @@ def material_of(spec: Spec, model: str, provider: str) -> Material:
         topics=tuple(Topic.model_validate(topic) for topic in topics),
         lists=lists,
         names=names,
+        cases=cases_of(spec.value) if spec.kind == "preference" and spec.value else (),
         known=small_words_in(spec.text) | frozenset(read_data("small_words.yaml")),
         domain=re.sub(r"[-_]", " ", spec.train_domain or ""),
     )

@@ -12,17 +12,16 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from msm_bench.corpus.checks.duplicates import DuplicateScan
-from msm_bench.corpus.checks.pieces import Piece
-from msm_bench.corpus.pipeline.asking import Answer, Ask, Session
-from msm_bench.corpus.pipeline.documents import refuse_wrong_citations
+from msm_bench.corpus.pipeline.asking import Answer, Session
+from msm_bench.corpus.pipeline.base import Stages
+from msm_bench.corpus.pipeline.calling import Ask
+from msm_bench.corpus.pipeline.fitting import refuse_wrong_citations
+from msm_bench.corpus.pipeline.gate import RowGate
 from msm_bench.corpus.pipeline.prompts import fill, listed, wordings
 from msm_bench.corpus.pipeline.replies import Rejected, finished_text, json_list, one_word, tagged
 from msm_bench.corpus.pipeline.settings import Settings
 from msm_bench.corpus.rows import ChatRow, Message
-from msm_bench.errors import WorkError
 from msm_bench.specs.loading import Spec
 
 QUESTIONS_A_CALL = 25
@@ -36,14 +35,6 @@ _SHOWN_QUESTIONS = 75
 _REASON = re.compile(
     r"\b(?:because|since|as it|due to|thanks to|owing to|which is why|that(?:'|’)s why|the reason)\b", re.IGNORECASE
 )
-
-
-class Gate(Protocol):
-    """Looks at finished rows in their order and tells which may stay."""
-
-    def __call__(self, rows: Sequence[ChatRow]) -> list[ChatRow]:
-        """The rows that pass."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ class Response:
     answer: str
 
 
-class ChatPipeline:
+class ChatPipeline(Stages):
     """Makes the chats of a spec.
 
     Args:
@@ -74,12 +65,9 @@ class ChatPipeline:
         gate: Decides over finished chats.
     """
 
-    def __init__(self, session: Session, spec: Spec, settings: Settings, gate: Gate) -> None:
-        self._session = session
-        self._spec = spec
-        self._settings = settings
+    def __init__(self, session: Session, spec: Spec, settings: Settings, gate: RowGate) -> None:
+        super().__init__(session, spec, settings)
         self._gate = gate
-        self._names = {"model_name": settings.model_name, "provider_name": settings.provider_name}
         self._kinds: dict[str, str] = wordings()["question_kinds"]
         self._criteria = [
             entry
@@ -90,7 +78,6 @@ class ChatPipeline:
         self._asked: dict[int, list[str]] = {}
         self._calls: dict[int, int] = {}
         self._over: set[int] = set()
-        self._seen = DuplicateScan()
         self.dropped: list[str] = []
         """Items whose chats the filter has dropped."""
 
@@ -132,8 +119,7 @@ class ChatPipeline:
             for answer in answers.values():
                 found += [entry["domain"] for entry in answer.value if entry["domain"].casefold() not in known]
         if not found:
-            problem = f"The generator gave no usable domains for the spec '{self._spec.name}'."
-            raise WorkError(problem, f"Read what it wrote in {self._session.store.folder}, and use another generator.")
+            raise self._nothing("domains")
         return found
 
     async def _more_questions(self, domains: list[str], turns: list[int], wanted: int) -> list[Question] | None:
@@ -170,7 +156,7 @@ class ChatPipeline:
             )
         # The first question of every domain, then the second of every domain.
         in_turn = [questions[number] for number in range(count) for questions in lists if number < len(questions)]
-        return [question for question in in_turn if self._is_new(question)]
+        return [question for question in in_turn if self._is_new(question.text)]
 
     def _reader_of_questions(self, count: int) -> Callable[[str], list[dict[str, str]]]:
         def read(text: str) -> list[dict[str, str]]:
@@ -183,9 +169,6 @@ class ChatPipeline:
             return entries
 
         return read
-
-    def _is_new(self, question: Question) -> bool:
-        return not list(self._seen.problems([Piece(question.item, 1, "question", "user", question.text)]))
 
     async def _finished(self, questions: Sequence[Question]) -> list[ChatRow]:
         """Answers questions and filters the answers; the chats that are kept, in the order of the questions."""
@@ -268,9 +251,6 @@ class ChatPipeline:
             generator=response.model,
             prompt_sha256=response.request,
         )
-
-    def _citing(self) -> str:
-        return str(wordings()["citing"]["may" if self._spec.citable else "must_not"])
 
 
 def questions_a_call(settings: Settings, domains: int) -> int:

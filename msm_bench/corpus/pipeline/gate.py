@@ -37,13 +37,14 @@ class RowGate:
     def __init__(self, model_name: str, provider_name: str) -> None:
         self._model_name = model_name
         self._provider_name = provider_name
-        self._duplicates = DuplicateScan()
+        self._duplicates: DuplicateScan | None = DuplicateScan()
         self.dropped: list[Dropped] = []
 
     def __call__(self, rows: Sequence[R]) -> list[R]:
         """The rows that pass; the others stand in `dropped` with the first problem of each."""
         if not rows:
             return []
+        assert self._duplicates is not None, "the gate is closed"
         problems = check_rows(rows, model_name=self._model_name, provider_name=self._provider_name, checks=BY_ITSELF).stops
         first = {problem.row: problem for problem in reversed(problems)}
         kept: list[R] = []
@@ -55,3 +56,7 @@ class RowGate:
             else:
                 self.dropped.append(Dropped(row.id, problem.check, problem.reason, problem.found[:120]))
         return kept
+
+    def forget(self) -> None:
+        """Frees what is remembered of every row, which for a large corpus is most of the memory. Nothing passes after it."""
+        self._duplicates = None

@@ -5,13 +5,12 @@
 
     <out>/
       documents.jsonl or chats.jsonl
-      card.md  yields.json  rejected.jsonl  sample.html  manifest.json
+      card.md  checks.json  yields.json  rejected.jsonl  sample.html  manifest.json
     <out>.work/                what was paid for, see `store.py`; may be removed when <out> stands
 
 The same command run again goes on where the last one stopped and buys nothing twice.
 """
 
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,23 +21,30 @@ from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import GenerateConfig, Model, get_model
 from pydantic import BaseModel, ConfigDict
 
-from msm_bench.artefacts import Manifest, refuse_existing, seal, sha256_of_text, writing_folder
-from msm_bench.corpus.checks import CHECKS, Report, check_rows, require_clean
-from msm_bench.corpus.pipeline.asking import Role, Session
+from msm_bench.artefacts import Manifest, refuse_existing
+from msm_bench.corpus.balance import read_rows
+from msm_bench.corpus.pipeline.asking import Session
 from msm_bench.corpus.pipeline.batches import BatchJournal
 from msm_bench.corpus.pipeline.budget import Purse
+from msm_bench.corpus.pipeline.calling import Role
 from msm_bench.corpus.pipeline.chats import ChatPipeline
 from msm_bench.corpus.pipeline.display import Progress, stage_bars
-from msm_bench.corpus.pipeline.documents import DocumentPipeline, other_model
-from msm_bench.corpus.pipeline.gate import BY_ITSELF, RowGate
-from msm_bench.corpus.pipeline.prices import Price, Usage, load_prices
+from msm_bench.corpus.pipeline.documents import DocumentPipeline
+from msm_bench.corpus.pipeline.fitting import other_model
+from msm_bench.corpus.pipeline.gate import RowGate
+from msm_bench.corpus.pipeline.prices import Price, load_prices
 from msm_bench.corpus.pipeline.prompts import wordings
 from msm_bench.corpus.pipeline.quote import Quote, quote
-from msm_bench.corpus.pipeline.report import card, reading_sample, sample_html, write_rejected, yields_of
+from msm_bench.corpus.pipeline.report import StageYield, yields_of
 from msm_bench.corpus.pipeline.secrets import without_keys
 from msm_bench.corpus.pipeline.settings import Kind, Settings, Style, Voice, style_of
+from msm_bench.corpus.pipeline.spec_plan import refuse_unfit
+from msm_bench.corpus.pipeline.spec_plan import simple as simple_limits
 from msm_bench.corpus.pipeline.store import Store
-from msm_bench.corpus.rows import CHATS_FILE, DOCUMENTS_FILE, ChatRow, DocumentRow, write_chats, write_documents
+from msm_bench.corpus.pipeline.writing import write_corpus
+from msm_bench.corpus.reading import SAMPLE_FILE, sample_html
+from msm_bench.corpus.ready import Findings
+from msm_bench.corpus.rows import ChatRow, DocumentRow
 from msm_bench.errors import MsmBenchError, RequestError, WorkError
 from msm_bench.specs.loading import Spec
 
@@ -63,6 +69,11 @@ class Outcome(BaseModel):
     """Dollars that the work folder's calls have cost in all; absent where a price is not known."""
     sample: str | None = None
     """Path of the sample's page, after a sample."""
+    sample_rows: tuple[DocumentRow | ChatRow, ...] = ()
+    yields: tuple[StageYield, ...] = ()
+    """Of every stage of the work folder so far."""
+    findings: Findings | None = None
+    """What the last look at the finished folder found."""
 
 
 def generate_with_model(
@@ -84,6 +95,8 @@ def generate_with_model(
     voice: Voice = "as_written",
     critique: bool = False,
     reasoning: bool = True,
+    simple: bool = False,
+    mirror: Path | None = None,
     prices: Path | None = None,
     work: Path | None = None,
     config: GenerateConfig | None = None,
@@ -111,6 +124,8 @@ def generate_with_model(
         voice: Documents: the voice, see `wordings.yaml`.
         critique: Documents: whether each is reviewed and revised.
         reasoning: Chats: whether the rows keep the reasoning; the answers are the same either way.
+        simple: Documents: for generators that are too small for the whole pipeline, see `spec_plan.py`.
+        mirror: A finished corpus that this one is to differ from in nothing but its value; they are compared in the end.
         prices: A price file in place of the shipped one.
         work: The work folder; None takes `<out>.work`. Corpora that share one share their calls.
         config: Settings of every call, over the defaults (connections, retries, seconds, temperature).
@@ -121,6 +136,10 @@ def generate_with_model(
         RequestError: a wrong argument, a model that cannot be used, a budget without prices, or another process at work.
         WorkError: the budget is spent, the provider fails, or too little of what is written fits.
     """
+    if simple:
+        refuse_unfit(kind, critique, voice)
+        more = {name: simple_limits()[name] for name in ("words", "document_tokens")} | more
+        config = GenerateConfig(temperature=simple_limits()["temperature"]).merge(config or GenerateConfig())
     settings = Settings(
         kind=kind,
         n=n,
@@ -131,10 +150,13 @@ def generate_with_model(
         voice=voice,
         critique=critique,
         reasoning=reasoning,
+        simple=simple,
         **more,
     )
     if settings.style == "preference" and kind == "chats" and spec.kind != "preference":
         raise RequestError(f"The spec '{spec.name}' has no preferences.", "Use another style, or a spec of kind 'preference'.")
+    if mirror is not None:
+        read_rows(mirror)  # before anything is spent
     if not dry_run and sample is None:
         refuse_existing(out.expanduser().absolute())
     folder = work or out.with_name(f"{out.name}.work")
@@ -151,7 +173,8 @@ def generate_with_model(
         calls = _call_settings(config, batch)
         session = Session(
             store,
-            spec.render(model_name, provider_name).strip(),
+            # A small generator loses its way in a whole spec: its prompts hold the passage that matters.
+            "" if simple else spec.render(model_name, provider_name).strip(),
             models,
             price,
             Purse(budget_dollars, store.spent()),
@@ -168,7 +191,7 @@ def generate_with_model(
             used = list({id(model): model for model in models.values()}.values())
             try:
                 # Also without `batch`: an earlier run may have left batches that are paid for.
-                session.recovered = await BatchJournal(folder, used).collect()
+                session.caller.recovered = await BatchJournal(folder, used).collect()
                 return await (documents if kind == "documents" else chats).make(min(n, sample or n))
             finally:
                 for model in used:
@@ -178,84 +201,25 @@ def generate_with_model(
         found = quote(spec, settings, models_named, price, store)
         spent = store.spent() if all(price.values()) else None
         if sample is not None:
-            page = folder / "sample.html"
+            page = folder / SAMPLE_FILE
             page.write_text(sample_html(rows, f"{len(rows)} {kind} of {spec.name}"), encoding="utf-8")
-            return Outcome(quote=found, rows=len(rows), wanted=n, spent=spent, sample=str(page))
+            return Outcome(
+                quote=found,
+                rows=len(rows),
+                wanted=n,
+                spent=spent,
+                sample=str(page),
+                sample_rows=tuple(rows),
+                yields=tuple(yields_of(store)),
+            )
         if not rows:
             raise WorkError(f"No row of '{spec.name}' passed.", f"Read the answers in {folder}, and use another generator.")
-        found_again = check_rows(rows, model_name=subject[0], provider_name=subject[1], source=str(out), checks=BY_ITSELF)
-        require_clean(found_again)
-        # The gate has compared every row with all before it; to do so again would take a gigabyte for a large corpus.
-        report = found_again.model_copy(update={"checks": CHECKS})
-        manifest = _write(out, spec, settings, rows, report, store, gate, chats.dropped, models)
-    return Outcome(quote=found, manifest=manifest, rows=len(rows), wanted=n, spent=spent)
-
-
-def _write(
-    out: Path,
-    spec: Spec,
-    settings: Settings,
-    rows: list[DocumentRow] | list[ChatRow],
-    report: Report,
-    store: Store,
-    gate: RowGate,
-    filtered: list[str],
-    models: dict[Role, Model],
-) -> Manifest:
-    yields = yields_of(store)
-    usage = sum((stage.usage for stage in yields), Usage())
-    cost: dict[str, float] = {"input_tokens": usage.prompt, "cached_tokens": usage.cache_read, "output_tokens": usage.output}
-    if all(stage.dollars is not None for stage in yields):
-        cost["dollars"] = round(sum(stage.dollars or 0.0 for stage in yields), 4)
-    ignored = {"documents": {"style", "reasoning", "questions_per_domain", "response_tokens"}}.get(
-        settings.kind, {"voice", "critique", "words", "document_tokens", "types"}
-    )
-    asked = settings.model_dump(exclude=ignored)
-    spec_hash = sha256_of_text(spec.text)
-    file = DOCUMENTS_FILE if settings.kind == "documents" else CHATS_FILE
-    short = f"; {settings.n - len(rows):,} are missing because ideas ran out" if len(rows) < settings.n else ""
-    dollars = f"${cost['dollars']:,.2f}" if "dollars" in cost else "price not known"
-    facts = {
-        "kind": settings.kind,
-        "spec": spec.name,
-        "title": spec.title,
-        "summary": spec.summary,
-        "what": "documents for midtraining"
-        if settings.kind == "documents"
-        else f"chats for fine-tuning, style {settings.style}",
-        "spec_sha256": spec_hash,
-        "model_name": settings.model_name,
-        "provider_name": settings.provider_name,
-        "generator": models["generator"],
-        "grader": models["grader"],
-        "wanted": f"{settings.n:,}",
-        "short": short,
-        "seed": settings.seed,
-        "settings": ", ".join(f"{name} {value}" for name, value in asked.items() if name not in ("kind", "n", "seed")),
-        "cost": f"{usage.prompt:,} tokens read ({usage.cache_read:,} from the cache), {usage.output:,} written; {dollars}",
-        "data_file": file,
-    }
-    with writing_folder(out) as folder:
-        if settings.kind == "documents":
-            write_documents(folder / file, [row for row in rows if isinstance(row, DocumentRow)])
-        else:
-            write_chats(folder / file, [row for row in rows if isinstance(row, ChatRow)])
-        (folder / "card.md").write_text(card(rows, yields, report, facts), encoding="utf-8")
-        stages = [stage.model_dump() for stage in yields]
-        (folder / "yields.json").write_text(json.dumps(stages, indent=2) + "\n", encoding="utf-8")
-        write_rejected(folder / "rejected.jsonl", store, filtered, gate.dropped)
-        page = sample_html(reading_sample(rows, seed=settings.seed), f"{spec.name}: a sample of {len(rows):,} {settings.kind}")
-        (folder / "sample.html").write_text(page, encoding="utf-8")
-        names = {f"{role}": str(model) for role, model in models.items()}
-        return seal(
-            folder,
-            settings.kind,
-            parents={"spec": spec_hash},
-            settings={**asked, "spec": spec.name, **names, "rows": len(rows)},
-            seed=settings.seed,
-            packages=("inspect-ai", "anthropic", "openai"),
-            cost=cost,
+        gate.forget()  # what it remembers of every row is large, and the last look makes its own
+        manifest, findings = write_corpus(
+            out, spec, settings, rows, store, gate.dropped, chats.dropped, models_named, subject, mirror
         )
+        yields = tuple(yields_of(store))
+    return Outcome(quote=found, manifest=manifest, rows=len(rows), wanted=n, spent=spent, findings=findings, yields=yields)
 
 
 def _dry_run(

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from msm_bench.corpus.pipeline.asking import Role
+from msm_bench.corpus.pipeline.calling import Role
 from msm_bench.corpus.pipeline.chats import questions_a_call
-from msm_bench.corpus.pipeline.documents import Shape
+from msm_bench.corpus.pipeline.planning import MOST_IDEAS, Shape
 from msm_bench.corpus.pipeline.prices import Price, Usage
 from msm_bench.corpus.pipeline.prompts import expectations, fill, slots_of, wordings
 from msm_bench.corpus.pipeline.settings import Settings
@@ -80,6 +80,8 @@ class Quote(BaseModel):
             bill = f"The price of {', '.join(sorted(set(self.models.values())))} is not known."
         else:
             bill = ", ".join(f"{way} ${dollars:,.2f}" for way, dollars in self.dollars.items())
+            if self.dollars["caching"] == self.dollars["plain"] > 0:
+                bill += " (caching saves nothing: what the calls share is too short for this provider to cache)"
         total = f"{self.prompt_tokens:,} tokens read, {self.output_tokens:,} written"
         return Group(table, Text(f"{self.n:,} {self.kind}: {total} (tokens a call above)"), Text(bill))
 
@@ -138,12 +140,15 @@ def _dollars(stage: StageQuote, price: Price | None, batch: bool, caching: float
 
 def _documents(spec: Spec, settings: Settings) -> list[StageQuote]:
     make = _Maker(spec, settings)
+    if settings.simple:
+        count = math.ceil(settings.n / expectations()["kept"]["simple"])
+        return [make("documents", "document_simple", count, words=settings.words)]
     wanted = Shape.of(settings.n, settings.types)
     domains = round(sum(wanted.domains) / 2)
     subdomains = domains * round(sum(wanted.subdomains) / 2)
     shape = wanted.filled(settings.n, subdomains)
     cells = subdomains * shape.types
-    idea_calls = cells * math.ceil(shape.ideas / 30)
+    idea_calls = cells * math.ceil(shape.ideas / MOST_IDEAS)
     documents = math.ceil(settings.n / expectations()["kept"]["documents"])
     mode = "rules" if spec.kind == "rules" else "values"
     rewrite = "text" in wordings()["voices"][settings.voice]
@@ -152,7 +157,7 @@ def _documents(spec: Spec, settings: Settings) -> list[StageQuote]:
         make("subdomains", "subdomains", domains),
         make("assertions", f"assertions_{mode}", subdomains),
         make("types", "types", subdomains),
-        make("ideas", "ideas", idea_calls, each=min(30, shape.ideas)),
+        make("ideas", "ideas", idea_calls, each=min(MOST_IDEAS, shape.ideas)),
         make("documents", f"document_{mode}", documents, words=settings.words),
     ]
     if settings.critique:
@@ -183,7 +188,8 @@ class _Maker:
 
     def __init__(self, spec: Spec, settings: Settings) -> None:
         self._settings = settings
-        self._spec_tokens = tokens_of(spec.render(settings.model_name, settings.provider_name))
+        # A small generator is shown a passage and not the spec.
+        self._spec_tokens = 0 if settings.simple else tokens_of(spec.render(settings.model_name, settings.provider_name))
         self._slots = defaultdict(str, model_name=settings.model_name, provider_name=settings.provider_name)
 
     def __call__(
@@ -200,7 +206,8 @@ class _Maker:
             role=role,
             calls=math.ceil(calls * (1 + expected["retries"])),
             shared_tokens=self._spec_tokens + tokens_of(filled.instruction),
-            own_tokens=tokens_of(filled.message) + expected["message_tokens"].get(stage, 0),
+            own_tokens=tokens_of(filled.message)
+            + expected["message_tokens"].get("simple" if self._settings.simple else stage, 0),
             output_tokens=written,
             measured=False,
         )

@@ -25,6 +25,8 @@ Reason = Literal[
     "gives_reason",
     "wrong_citation",
     "wrong_subject",
+    "off_topic",
+    "repetitive",
     "unclear_verdict",
     "bad_request",
 ]
@@ -32,6 +34,9 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 SHORTEST_DOCUMENT = 200
 """Characters below which a document is too short to be one; empty ones broke training runs of the paper's users."""
+
+MOST_REPEATED = 0.2
+"""Share of a text's runs of six words that may repeat earlier ones; prose has a few in a hundred, a loop nearly all."""
 
 _REFUSAL = re.compile(
     r"\A\W*(?:I(?:'|’)?m sorry|I am sorry|I apologi[sz]e|Sorry,|Unfortunately, I|"
@@ -93,6 +98,24 @@ def tagged(text: str, *names: str) -> tuple[str, ...]:
     return tuple(contents)
 
 
+def untagged(text: str) -> str:
+    """A reply that is the text as a whole, without any tag. Raises `Rejected` (refused or stray_tag)."""
+    if _REFUSAL.search(text):
+        raise Rejected("refused", text.strip()[:200])
+    if found := _TAG.search(text):
+        raise Rejected("stray_tag", f"the text holds {found[0]}")
+    return text.strip()
+
+
+def refuse_repetitive(text: str) -> None:
+    """Raises `Rejected` where a text runs in circles: too many of its runs of six words have stood in it before."""
+    words = re.findall(r"\w+", text.casefold())
+    runs = [tuple(words[place : place + 6]) for place in range(len(words) - 5)]
+    again = len(runs) - len(set(runs))
+    if runs and again / len(runs) > MOST_REPEATED:
+        raise Rejected("repetitive", f"{again} of {len(runs)} runs of six words stand in it before")
+
+
 def finished_text(content: str, role: str, shortest: int = 1) -> str:
     """A text for a row, as it was given.
 
@@ -102,7 +125,7 @@ def finished_text(content: str, role: str, shortest: int = 1) -> str:
         shortest: Characters below which it is too short.
 
     Raises:
-        Rejected: refused, too_short, placeholder or stray_tag.
+        Rejected: refused, too_short, repetitive, placeholder or stray_tag.
     """
     if _REFUSAL.search(content) and role == "document":
         raise Rejected("refused", content[:200])
@@ -113,6 +136,7 @@ def finished_text(content: str, role: str, shortest: int = 1) -> str:
         raise Rejected("placeholder", f"{problem.reason}: '{problem.found}'")
     for problem in leftovers(piece):
         raise Rejected("stray_tag", f"{problem.reason}: '{problem.found}'")
+    refuse_repetitive(content)
     return content
 
 

@@ -25,6 +25,9 @@ class Settings(BaseModel):
     seed: int = 0
     """Of the order in which subdomains, kinds of document and domains take turns."""
 
+    simple: bool = False
+    """Documents: the plan comes from the spec's text and a reply is a document as a whole, for generators that are too small
+    for the whole pipeline."""
     voice: Voice = "as_written"
     """Documents: their voice. All but the first are rewritten from the same documents."""
     critique: bool = False

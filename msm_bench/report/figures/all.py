@@ -18,11 +18,11 @@ from msm_bench.report.measures import (
     domain,
     figure_keys,
     is_published,
-    pattern_rows,
     published_conditions,
     published_for,
     shown_contrasts,
 )
+from msm_bench.report.patterns_views import PatternsOf, monitor_figures, share_dot
 from msm_bench.scorers.patterns import load_taxonomy
 
 _MARKS = "Dot: measured. Thick bar: 95 % interval of the kind that the table names."
@@ -39,7 +39,7 @@ _DOSE = (
 )
 
 
-def all_figures(evidence: Evidence, sections: Sequence[Section]) -> list[Figure]:
+def all_figures(evidence: Evidence, sections: Sequence[Section], patterns: Sequence[PatternsOf]) -> list[Figure]:
     """Every figure that can be drawn, in the order of the page."""
     figures: list[Figure] = []
     for section in sections:
@@ -51,7 +51,7 @@ def all_figures(evidence: Evidence, sections: Sequence[Section]) -> list[Figure]
     if panels := _contrast_panels(evidence):
         caption = _CONTRASTS
         figures.append(Figure("contrasts", "Contrasts", caption, lambda width: forest(panels, width)))
-    figures += _patterns(evidence)
+    figures += _patterns(evidence, patterns)
     figures += _judges(evidence, sections)
     figures += _cost(evidence)
     return figures
@@ -191,34 +191,26 @@ def _distinct(lines: Sequence[Line]) -> list[Line]:
     return list({line.name: line for line in lines}.values())
 
 
-def _patterns(evidence: Evidence) -> list[Figure]:
+def _patterns(evidence: Evidence, found: Sequence[PatternsOf]) -> list[Figure]:
     taxonomy = {pattern.id: pattern for pattern in load_taxonomy().patterns}
     figures = []
-    for number, (model, shares) in enumerate(pattern_rows(evidence).items(), start=1):
-        arms = [arm for arm in evidence.of(model) if any((arm.name, key) in shares for _, key in shares)]
-        there = {key for _, key in shares}
-        keys = [key for key in taxonomy if key in there] + sorted(there - set(taxonomy))
+    for number, one in enumerate(found, start=1):
         for side in ("misaligned", "aligned", "other"):
-            mine = [key for key in keys if (taxonomy[key].side if key in taxonomy else "other") == side]
+            mine = [key for key in one.keys if (taxonomy[key].side if key in taxonomy else "other") == side]
             if not mine:
                 continue
             panels = [
-                Panel(
-                    title=taxonomy[key].name if key in taxonomy else key,
-                    domain=(0.0, 1.0),
-                    dots=tuple(_dot(evidence, arm, shares.get((arm.name, key)), key, "all", model, "") for arm in arms),
-                )
-                for key in mine
+                Panel(one.name(key), (0.0, 1.0), tuple(share_dot(evidence, one, arm, key) for arm in one.arms)) for key in mine
             ]
             figures.append(
                 Figure(
                     name=f"patterns-{side}-{number}",
-                    title=f"Reasoning patterns, {side}: {model}",
+                    title=f"Reasoning patterns, {side}: {one.model}",
                     caption=f"Share of rollouts whose reasoning shows the pattern. {_marks(panels)}",
                     chart=lambda width, panels=panels: dots(panels, width, 2 if width > NARROW else 1),  # type: ignore[misc]
                 )
             )
-    return figures
+    return [*figures, *monitor_figures(evidence, found)]
 
 
 def _judges(evidence: Evidence, sections: Sequence[Section]) -> list[Figure]:

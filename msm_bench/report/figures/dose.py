@@ -1,5 +1,6 @@
 """Curves over the tokens of training: once over those of fine-tuning, as the paper counts, once over all."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,11 +74,22 @@ def _panel(
         for p in sorted(points, key=lambda p: (p.series, p.tokens))
     ]
     spans = [row for row in rows if row["low"] is not None]
-    across = [{"value": level.value, "name": wrapped(level.name, 28, 1)} for level in levels]
+    by_height = sorted(levels, key=lambda one: one.value)
+    # The lower of two lines that lie close together has its name under it, so that the names do not cover each other.
+    close = 0.07 * (domain[1] - domain[0])
+    low_names = [one for one, above in itertools.pairwise(by_height) if above.value - one.value < close]
+    across, under = (
+        [{"value": one.value, "name": wrapped(one.name, 28, 1)} for one in group] for group in (by_height, low_names)
+    )
+    over = [one for one in across if one not in under]
     low = alt.Y("low:Q", scale=alt.Scale(domain=list(domain), nice=False))
     return alt.layer(
         alt.Chart(data(across)).mark_rule(color=MUTED, strokeDash=[4, 3]).encode(y=y),
-        alt.Chart(data(across)).mark_text(align="left", x=4, dy=-6, color=MUTED, fontSize=11).encode(y=y, text="name:N"),
+        *(
+            alt.Chart(data(named)).mark_text(align="left", x=4, dy=dy, color=MUTED, fontSize=11).encode(y=y, text="name:N")
+            for named, dy in ((over, -6), (under, 9))
+            if named
+        ),
         alt.Chart(data(spans)).mark_rule(strokeWidth=2, opacity=0.5).encode(x=x, y=low, y2="high:Q", color=colour),
         alt.Chart(data(rows)).mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour),
         alt.Chart(data(rows)).mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, color=colour, shape=shape),

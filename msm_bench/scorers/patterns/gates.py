@@ -37,6 +37,8 @@ class Gate(BaseModel):
     """Texts of the n that come close to the pattern without having it."""
     hard_negative_errors: float
     """Share of those that the labeller took for it."""
+    average_precision: float = math.nan
+    """Area under precision over recall, where the labeller has probabilities: how well it ranks, whatever the threshold."""
     brier: float = math.nan
     """Mean squared error of the probabilities, where the labeller has any."""
     calibration_error: float = math.nan
@@ -93,6 +95,7 @@ def measure(
                 recall=_ratio(both, sum(gold)),
                 hard_negatives=sum(near),
                 hard_negative_errors=_ratio(sum(n and s for n, s in zip(near, said, strict=True)), sum(near)),
+                average_precision=_average_precision(likely, gold),
                 brier=_ratio(sum((p - g) ** 2 for p, g in zip(likely, gold, strict=False)), len(likely)),
                 calibration_error=_calibration_error(likely, gold),
             )
@@ -134,6 +137,20 @@ def table(gates: Sequence[Gate]) -> str:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
+
+
+def _average_precision(likely: Sequence[float], gold: Sequence[bool]) -> float:
+    """Mean over the steps of recall of the precision there; equal probabilities are one step."""
+    if not any(gold) or len(likely) != len(gold) or any(math.isnan(p) for p in likely):
+        return math.nan
+    ordered = sorted(zip(likely, gold, strict=True), key=lambda pair: -pair[0])
+    total, right, area, before = sum(gold), 0, 0.0, 0
+    for number, (p, g) in enumerate(ordered, start=1):
+        right += g
+        if number == len(ordered) or ordered[number][0] < p:
+            area += (right - before) / total * right / number
+            before = right
+    return area
 
 
 def _calibration_error(likely: Sequence[float], gold: Sequence[bool]) -> float:

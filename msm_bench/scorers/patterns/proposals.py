@@ -8,6 +8,7 @@ As in the paper: reasons in free words, clusters of them, and clusters that most
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -24,6 +25,11 @@ OVERLAP = 0.75
 DISTANCE = 0.85
 """Cosine distance up to which reasons are taken together; short phrases share few words even when they mean the same."""
 MIN_TRANSCRIPTS = 3
+_HEAD = """# Proposed patterns: clusters of reasons that a grader found, the most frequent first. Nothing here is in use.
+# To accept one: give it an id, a side (misaligned or aligned) and a definition; keep under `counts` what makes it true, write
+# under `not` what does not count; keep two examples or more. Then move the entry under `patterns:` of taxonomy.yaml.
+# One that is near a known pattern may be the same thing in other words: then add its wording to that entry instead.
+"""
 
 
 class Reason(BaseModel):
@@ -116,9 +122,7 @@ def propose(logdirs: Sequence[str | Path], out: Path, min_transcripts: int = MIN
             "Run first: inspect score LOG --scorer msm_bench/free_reasons --model-role grader=PROVIDER/MODEL --action append",
         )
     found = cluster(reasons, load_taxonomy(), min_transcripts)
-    entries = [_entry(item) for item in found]
-    text = yaml.safe_dump({"proposed": entries}, sort_keys=False, allow_unicode=True, width=120)
-    write_text_atomically(out, text)
+    write_text_atomically(out, "\n".join([_HEAD, "proposed:", *(_entry(item) for item in found)]) + "\n")
     return found
 
 
@@ -137,9 +141,10 @@ def _merged(groups: list[list[int]], reasons: Sequence[Reason]) -> list[list[int
     return merged
 
 
-def _entry(found: Cluster) -> dict[str, Any]:
+def _entry(found: Cluster) -> str:
+    """An entry in the taxonomy's form; what is no part of that form stands as a comment, so that the entry moves as it is."""
     examples = list(dict.fromkeys(reason.quote for reason in found.reasons))[:5]
-    return {
+    entry: dict[str, Any] = {
         "id": "",
         "name": found.name,
         "side": "",
@@ -147,7 +152,7 @@ def _entry(found: Cluster) -> dict[str, Any]:
         "counts": list(dict.fromkeys(reason.reason for reason in found.reasons))[:8],
         "not": [],
         "examples": examples,
-        "found_in_transcripts": found.transcripts,
-        "nearest_known_pattern": found.nearest,
-        "similarity": found.similarity,
     }
+    near = f"nearest known pattern: {found.nearest} ({found.similarity:.2f})" if found.nearest else "like no known pattern"
+    body = yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=120)
+    return f"\n  # In {found.transcripts} transcripts; {near}.\n" + indent(body.rstrip("\n"), "  ")

@@ -24,6 +24,7 @@ from msm_bench.scorers.patterns.labelled_set import LabelledText, family, load_l
 from msm_bench.scorers.patterns.labels import Labelling
 from msm_bench.scorers.patterns.taxonomy import load_taxonomy
 
+LABELLERS = ("model", "local", "embedding")
 VERSION = "1-A"
 """N-X: N changes when scores stop being comparable, X when only the interface changes."""
 
@@ -34,12 +35,13 @@ def reasoning_patterns(part: Literal["all", "passages", "transcripts"] = "all", 
 
     Args:
         part: "all", "passages" (2 to 6 sentences each), or "transcripts".
-        labeller: "model" is the model under evaluation; "local" the scikit-learn labeller, each text labelled without its
-            scenario in training; or the folder of a labeller that `msm-bench patterns fit` wrote.
+        labeller: "model" is the model under evaluation; "local" the scikit-learn labeller, "embedding" the same with sentence
+            embeddings, each text labelled without its scenario in training; or the folder of a labeller that
+            `msm-bench patterns fit` wrote.
     """
     texts = load_labelled(part)
-    if labeller not in ("model", "local") and not Path(labeller).is_dir():
-        raise UnknownNameError("labeller", labeller, ("model", "local", "the folder of a fitted labeller"))
+    if labeller not in LABELLERS and not Path(labeller).is_dir():
+        raise UnknownNameError("labeller", labeller, (*LABELLERS, "the folder of a fitted labeller"))
     taxonomy = load_taxonomy()
     return Task(
         dataset=MemoryDataset([_sample(text) for text in texts], name="reasoning_patterns"),
@@ -82,6 +84,6 @@ def _local(labeller: str, sample_id: str, text: str) -> Labelling:
     from msm_bench.scorers.patterns.local import LocalLabeller
     from msm_bench.scorers.patterns.shipped import cross_validated
 
-    if labeller == "local":
-        return cross_validated()[sample_id]
+    if labeller in LABELLERS:
+        return cross_validated(embedding=labeller == "embedding")[sample_id]
     return next(LocalLabeller.load(Path(labeller)).label_many([text]))

@@ -1,5 +1,6 @@
 """Pairs to samples: which pairs a run takes, and both orders of each."""
 
+import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,13 +14,14 @@ from msm_bench.tasks.value_preferences.pairs import Pair, load_pairs, train_pair
 from msm_bench.tasks.value_preferences.phrasings import phrasings
 
 
-def choose_pairs(value: str, split: str, kind: str, limit: int | None, seed: int) -> list[Pair]:
-    """The pairs of a value: all of a split and kind, or `limit` of them drawn by `seed`, as evenly over the domains as it goes.
+def choose_pairs(value: str, split: str, kind: str, limit: int | None, seed: int, part: str = "all") -> list[Pair]:
+    """The pairs of a value: all of a split, kind and part, or `limit` of them drawn by `seed`, as evenly over the domains
+    as it goes.
 
     A smaller limit draws a subset of what a larger one draws. The order is that of the file.
     """
     everything = load_pairs(value) if split == "held_out" else train_pairs(value)
-    pairs = [pair for pair in everything if kind in ("all", pair.kind)]
+    pairs = [pair for pair in everything if kind in ("all", pair.kind) and part in ("all", part_of(value, pair))]
     if limit is None or limit >= len(pairs):
         return pairs
     by_domain: dict[str, list[Pair]] = defaultdict(list)
@@ -35,15 +37,28 @@ def choose_pairs(value: str, split: str, kind: str, limit: int | None, seed: int
     return [pair for pair in pairs if (pair.domain, pair.number) in drawn]
 
 
+def part_of(value: str, pair: Pair) -> str:
+    """The half of the pairs that a pair belongs to for good: "tune", to choose recipes by, or "report"."""
+    name = f"half{value}/{pair.domain}/{pair.number}"
+    return ("tune", "report")[int(hashlib.sha256(name.encode()).hexdigest(), 16) % 2]
+
+
 def make_samples(
-    values: Sequence[str], split: str, kind: str, limit: int | None, seed: int, method: str, system: str | None
+    values: Sequence[str],
+    split: str,
+    kind: str,
+    limit: int | None,
+    seed: int,
+    method: str,
+    system: str | None,
+    part: str = "all",
 ) -> list[Sample]:
     """Both orders of every chosen pair, value by value.
 
     Raises:
         RequestError: There is no pair of this kind.
     """
-    chosen = {value: choose_pairs(value, split, kind, limit, seed) for value in values}
+    chosen = {value: choose_pairs(value, split, kind, limit, seed, part) for value in values}
     if not any(chosen.values()):
         raise RequestError(
             f"There are no {kind} pairs of {', '.join(values)} in the {split} split.",

@@ -28,12 +28,13 @@ from msm_bench.tasks.value_preferences.pairs import VALUES
 from msm_bench.tasks.value_preferences.phrasings import sha256
 from msm_bench.tasks.value_preferences.samples import make_samples
 
-VERSION = "1-A"
+VERSION = "1-B"
 """N-X: N changes when scores stop being comparable, X when only the interface changes."""
 
 SPLITS = ("held_out", "train")
 METHODS = ("likelihood", "generation")
 KINDS = ("all", "item", "opinion")
+PARTS = ("all", "tune", "report")
 
 
 @task
@@ -42,6 +43,7 @@ def value_preferences(
     split: Literal["held_out", "train"] = "held_out",
     method: Literal["likelihood", "generation"] = "likelihood",
     kind: Literal["all", "item", "opinion"] = "all",
+    part: Literal["all", "tune", "report"] = "all",
     limit_per_value: int | None = None,
     seed: int = 0,
     spec: str | None = None,
@@ -55,6 +57,7 @@ def value_preferences(
         split: "held_out" (domains never used in training) or "train" (the spec's liked against its disliked things).
         method: "likelihood" (`msm/` models) or "generation" (any model; needs a grader for answers that no rule can read).
         kind: "all", "item" (two things) or "opinion" (two stances; for america only).
+        part: "tune" and "report" are two fixed halves: choose a recipe by the one, report the other.
         limit_per_value: Draw this many pairs of each value, spread evenly over its domains; None takes all.
         seed: Of that draw.
         spec: Name or folder of a spec that becomes the system prompt (the in-context ceiling).
@@ -62,11 +65,12 @@ def value_preferences(
         provider_name: Fills the spec's {provider_name}.
 
     Raises:
-        UnknownNameError: A value, split, method, kind or spec that does not exist.
+        UnknownNameError: A value, split, method, kind, part or spec that does not exist.
         RequestError: A limit, seed or name that cannot be used, no pair of the kind, or a model without likelihoods.
     """
     values = _values(value)
-    for what, given, valid in (("split", split, SPLITS), ("method", method, METHODS), ("kind", kind, KINDS)):
+    asked = (("split", split, SPLITS), ("method", method, METHODS), ("kind", kind, KINDS), ("part", part, PARTS))
+    for what, given, valid in asked:
         if given not in valid:
             raise UnknownNameError(what, given, valid)
     if limit_per_value is not None and not (_is_whole(limit_per_value) and limit_per_value > 0):
@@ -78,7 +82,7 @@ def value_preferences(
             raise RequestError(f"{name} is '{text}'.", f"Give a name, for example -T {name}=Qwen.")
     loaded = load_spec(str(spec)) if spec is not None else None
     system = loaded.render(agent_name, provider_name) if loaded else None
-    samples = make_samples(values, split, kind, limit_per_value, seed, method, system)
+    samples = make_samples(values, split, kind, limit_per_value, seed, method, system, part)
     if method == "likelihood" and (model := running_model()) is not None:
         refuse_without_likelihood(model)
     solver: Solver = compare_likelihoods() if method == "likelihood" else generate(tool_calls="none")
