@@ -180,6 +180,7 @@ class _Planner:
             checkpoint.key if checkpoint else None,
             [each.model_dump(mode="json", exclude={"samples"}) for each in experiment.evals],
             experiment.grader,
+            *([experiment.serve.identity()] if experiment.serve else []),
         ]
         return EvalCell(name, arm, checkpoint, seed, sha256_of_value(content))
 

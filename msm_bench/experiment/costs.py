@@ -3,12 +3,16 @@
 Times come from `rates.yaml` (measured), prices from the corpus room's price file. What cannot be known is absent, not zero.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, PositiveFloat
+from rich import box
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from msm_bench.corpus.pipeline.prices import PriceBook, Usage, load_prices
 from msm_bench.errors import RequestError
@@ -220,26 +224,76 @@ class _Pricer:
         return price.dollars(usage)
 
 
+_SECTIONS = {"corpus": ("corpora", "rows"), "training": ("checkpoints", "updates"), "evaluation": ("evaluations", "rollouts")}
+"""Kind of cell to the heading above its cells, and to the field that counts its work."""
+_LONGEST_WORD = 40
+_NONE = "—"
+
+
 def render(found: Cost) -> Table:
-    """The cost as a table, a total in its last line."""
-    fields = ("rows", "tokens", "updates", "rollouts", "judge_calls", "hours", "dollars", "gigabytes")
+    """The cost as a table that fits 80 columns, a section a kind of cell, totals in the headings and the last line."""
     caption = "\n".join([*(f"Not priced: {reason}." for reason in found.unknown), *found.warnings]) or None
-    table = Table(title=f"{found.experiment} on {found.device}: what is still to be made", caption=caption)
-    table.add_column("cell", overflow="fold")
-    for name in fields:
-        table.add_column(name.replace("_", " "), justify="right")
-    for cell in found.cells:
-        values = [_short(getattr(cell, name)) for name in fields]
-        table.add_row(f"{cell.kind} {cell.name}", *(["there", *values[1:]] if cell.done else values))
-    table.add_section()
-    table.add_row("all that is missing", *(_short(found.total(field)) for field in fields))
+    title = f"{found.experiment} on {found.device}: what is still to be made"
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    words = [word for cell in found.cells for word in cell.name.split()]
+    # Names break between words only, unless a word alone leaves no room for the numbers.
+    table.add_column("cell", overflow="fold", min_width=min(max(map(len, words), default=0) + 2, _LONGEST_WORD))
+    judged = any(cell.judge_calls for cell in found.cells)
+    for name in ("work", "tokens", *(["judge"] if judged else []), "time", "$", "disk"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for kind, (heading, field) in _SECTIONS.items():
+        cells = [cell for cell in found.cells if cell.kind == kind]
+        if cells:
+            table.add_row(Text(f"{heading}: {_short(found.total(field))} {field}", style="bold"))
+        for cell in cells:
+            work = "there" if cell.done else _short(getattr(cell, field))
+            table.add_row(Padding(Text(cell.name), (0, 0, 0, 2)), work, *_numbers(cell.model_dump(), judged))
+        table.add_section()
+    totals = {name: found.total(name) for name in ("tokens", "judge_calls", "hours", "dollars", "gigabytes")}
+    table.add_row("all that is missing", "", *_numbers(totals, judged))
     return table
+
+
+def _numbers(values: Mapping[str, Any], judged: bool) -> list[str]:
+    hours, dollars, gigabytes = (values[name] for name in ("hours", "dollars", "gigabytes"))
+    return [
+        _short(values["tokens"]),
+        *([_short(values["judge_calls"])] if judged else []),
+        _NONE if hours is None else in_words(hours),
+        _NONE if dollars is None else _in_dollars(dollars),
+        _NONE if gigabytes is None else _in_bytes(gigabytes * 1e9),
+    ]
+
+
+def in_words(hours: float) -> str:
+    """A time in seconds, minutes or hours, whichever reads best: `2 s`, `45 min`, `6.8 h`."""
+    seconds = hours * 3600
+    if 0 < seconds < 1:
+        return "<1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.3g} h" if hours < 100 else f"{hours:,.0f} h"
+
+
+def _in_dollars(dollars: float) -> str:
+    if 0 < dollars < 0.01:
+        return "<0.01"
+    return f"{dollars:.2f}" if 0 < dollars < 100 else f"{dollars:,.0f}"
+
+
+def _in_bytes(count: float) -> str:
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= size:
+            return f"{count / size:.{1 if count < 10 * size else 0}f} {unit}"
+    return f"{count / 1e3:.0f} kB"
 
 
 def _short(value: float | None) -> str:
     if value is None:
-        return "—"
+        return _NONE
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
-    return f"{value:.3g}"
+    return f"{value:.0f}"

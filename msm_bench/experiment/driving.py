@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from msm_bench.artefacts import sha256_of_value
 from msm_bench.experiment.cells import CorpusCell, EvalCell, Plan, TrainCell
 from msm_bench.experiment.evaluating import Display
 from msm_bench.experiment.executors.contract import Executor
@@ -57,7 +58,8 @@ class Runner:
     _results: dict[str, list[str]] = field(default_factory=lambda: {"made": [], "standing": [], "failed": [], "waiting": []})
     _bad: set[str] = field(default_factory=set)
     _good: set[str] = field(default_factory=set)
-    _running: dict[str, tuple[Cell, float]] = field(default_factory=dict)
+    _running: dict[str, tuple[tuple[Cell, ...], float]] = field(default_factory=dict)
+    """A job's key to its cells and when it began."""
     _losses: dict[str, tuple[object, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,22 +74,19 @@ class Runner:
         self._results["standing"] = [cell.name for cell in self._cells if cell.key in self._good]
         while left or self._running:
             left = self._without_waiting(left)
-            ready = [cell for cell in left if all(need.key in self._good for need in needs(cell))]
-            if self.executor.slots != 1:  # first what most waits for; one by one, in the plan's order
-                ready.sort(key=lambda cell: -self._ways[cell.key])
+            ready = self._ready(left)
             free = len(ready) if self.executor.slots is None else self.executor.slots - len(self._running)
             self.stopped = self._over_budget()
             if self.stopped and (ready or self._running):
-                first = min([*ready, *(cell for cell, _ in self._running.values())], key=lambda cell: self._numbers[cell.key])
-                self.say(f"{self._where(first)}: not {'ended' if first.key in self._running else 'begun'}, {self.stopped}")
+                begun = [cell for unit, _ in self._running.values() for cell in unit]
+                first = min([*begun, *(cell for unit in ready for cell in unit)], key=lambda cell: self._numbers[cell.key])
+                self.say(f"{self._where(first)}: not {'ended' if first in begun else 'begun'}, {self.stopped}")
                 return
             chosen = ready[:free]
             self._submit(chosen, len(left))
-            left = [cell for cell in left if cell not in chosen]
+            left = [cell for cell in left if not any(cell in unit for unit in chosen)]
             for key in self.executor.ended(_LOOK_SECONDS) if self._running else ():
-                cell, since = self._running.pop(key)
-                if not self._settle(cell, since):
-                    left.append(cell)
+                left += self._settle(*self._running.pop(key))
 
     def outcome(self) -> Outcome:
         """What was done."""
@@ -118,30 +117,50 @@ class Runner:
                 kept.append(cell)
         return kept
 
-    def _submit(self, cells: Sequence[Cell], left: int) -> None:
-        for cell in cells:
-            self.places.failure(cell).unlink(missing_ok=True)
-            self.shared.forget_failure(cell)
-            self.say(f"{self._where(cell)}: begins{self._time_left(left)}")
-            self._running[cell.key] = cell, time.monotonic()
-        if cells:
-            self.executor.submit([self._job(cell) for cell in cells])
+    def _ready(self, left: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+        """What can be given out now, each a job: a cell, or with `serve` all evaluations, when all else is settled."""
+        ready = [cell for cell in left if all(need.key in self._good for need in needs(cell))]
+        serve = self.plan.experiment.serve is not None
+        units: list[tuple[Cell, ...]] = [(cell,) for cell in ready if not (serve and isinstance(cell, EvalCell))]
+        if self.executor.slots != 1:  # first what most waits for; one by one, in the plan's order
+            units.sort(key=lambda unit: -self._ways[unit[0].key])
+        return units if units or self._running or not ready else [tuple(ready)]
 
-    def _settle(self, cell: Cell, since: float) -> bool:
-        """Takes in that a cell's process has ended; False where it must be given out again."""
+    def _submit(self, units: Sequence[tuple[Cell, ...]], left: int) -> None:
+        jobs = []
+        for unit in units:
+            for cell in unit:
+                self.places.failure(cell).unlink(missing_ok=True)
+                self.shared.forget_failure(cell)
+                self.say(f"{self._where(cell)}: begins{self._time_left(left)}")
+            jobs.append(self._job(unit))
+            self._running[jobs[-1].key] = unit, time.monotonic()
+        if jobs:
+            self.executor.submit(jobs)
+
+    def _settle(self, unit: Sequence[Cell], since: float) -> list[Cell]:
+        """Takes in that a job has ended; returns the cells that must be given out again."""
+        marks = tuple((cell.key, progress(cell, self.places), self.shared.state(cell)) for cell in unit)
+        took = f" in {time.monotonic() - since:.0f} s" if len(unit) == 1 else ""
+        before = self.lost
+        again = [cell for cell in unit if not self._settle_one(cell, took, marks)]
+        self.lost = min(self.lost, before + 1)  # one process, however many cells it had
+        return again
+
+    def _settle_one(self, cell: Cell, took: str, mark: object) -> bool:
+        """The same for one of a job's cells, none of which has come further while `mark` stays."""
         where = self._where(cell)
         if is_done(cell, self.places) or self.shared.has(cell):
             if isinstance(cell, EvalCell) and not is_done(cell, self.places):
                 self.shared.take(cell)
             self._good.add(cell.key)
             self._results["made"].append(cell.name)
-            self.say(f"{where}: done in {time.monotonic() - since:.0f} s")
+            self.say(f"{where}: done{took}")
             return True
         path = self.places.failure(cell)
         failure = Failure.model_validate_json(path.read_bytes()) if path.is_file() else self.shared.failure(cell)
         if failure is None:
             self.lost += 1
-            mark = (progress(cell, self.places), self.shared.state(cell))
             before, times = self._losses.get(cell.key, (None, 0))
             times = times + 1 if mark == before else 1
             self._losses[cell.key] = mark, times
@@ -156,7 +175,7 @@ class Runner:
         self.say(f"{where}: failed: {failure.reason}")
         return True
 
-    def _job(self, cell: Cell) -> Job:
+    def _job(self, unit: tuple[Cell, ...]) -> Job:
         from msm_bench.experiment.executors.local import Local
 
         folder = Path.cwd()
@@ -164,9 +183,16 @@ class Runner:
             # One folder a store on each machine, so that what was taken once is found again.
             name = hashlib.sha256(self.shared.store.url.encode()).hexdigest()[:12]
             folder = Path(tempfile.gettempdir()) / f"msm-bench-{name}"
+        cell, key, name = unit[0], unit[0].key, unit[0].name
+        served = isinstance(cell, EvalCell) and self.plan.experiment.serve is not None
+        if served:
+            # Of all evaluations, so that a queue knows the job again when a part of them is done.
+            key = sha256_of_value(["server", [each.key for each in self.plan.evaluations]])
+            name = f"{self.plan.experiment.name} on a server"
         return Job(
-            key=cell.key,
-            name=cell.name,
+            key=key,
+            keys=tuple(each.key for each in unit) if served else (),
+            name=name,
             stage=_stage(cell),
             experiment=self.plan.experiment,
             root=str(self.root),

@@ -1,24 +1,37 @@
 """Making an evaluation cell: every task of the experiment on one arm and seed, through Inspect's own `eval_set`."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from msm_bench.analysis.recipes import stage_recipes
 from msm_bench.errors import RequestError, WorkError
 from msm_bench.experiment.cells import EvalCell
 from msm_bench.experiment.places import DONE_FILE, Places
 from msm_bench.experiment.settings import Evaluation, Experiment
+
+if TYPE_CHECKING:
+    from msm_bench.experiment.serving.server import Server
 
 Display = Literal["rich", "plain", "none"]
 _WRITES = 200
 """How often a log is written while it grows. Each time it is written whole, so that a long one is not written every sample."""
 
 
-def evaluate(cell: EvalCell, experiment: Experiment, places: Places, display: Display) -> None:
+def evaluate(cell: EvalCell, experiment: Experiment, places: Places, display: Display, server: "Server | None" = None) -> None:
     """Runs what is missing of a cell's tasks, from the last sample that is on disk.
+
+    Args:
+        cell: The cell.
+        experiment: Its experiment.
+        places: Where things lie.
+        display: Inspect's.
+        server: One that serves the cell's adapter, which is checked first; None evaluates in this process.
 
     Raises:
         RequestError: there is no such task, or it refuses its arguments.
-        WorkError: a task did not end; the reason is the message.
+        WorkError: a task did not end, or the server serves something else; the reason is the message.
         KeyboardInterrupt: it was stopped from the keyboard; what is done stays.
     """
     from inspect_ai import eval_set
@@ -27,13 +40,17 @@ def evaluate(cell: EvalCell, experiment: Experiment, places: Places, display: Di
     tasks = [task_of(each, cell) for each in experiment.evals]
     most = max(len(task.dataset) * each.epochs for task, each in zip(tasks, experiment.evals, strict=True))
     buffer = max(1, most // _WRITES)
+    metadata = metadata_of(cell, experiment, places)
+    if server is None:
+        how: dict[str, Any] = {"model": model_of(cell, experiment, places.root), "model_args": experiment.model_args}
+    else:
+        use = server.model(adapter_of(cell, places), dict(zip(_names(tasks), (task.config for task in tasks), strict=True)))
+        how, metadata = use.arguments, {**metadata, **use.metadata}
     success, headers = eval_set(
         tasks,
         log_dir=str(folder),
-        model=model_of(cell, experiment, places.root),
-        model_args=experiment.model_args,
         model_roles={"grader": experiment.grader} if experiment.grader else None,
-        metadata=metadata_of(cell, experiment),
+        metadata=metadata,
         retry_attempts=2,
         retry_wait=1,
         display=display,
@@ -42,6 +59,7 @@ def evaluate(cell: EvalCell, experiment: Experiment, places: Places, display: Di
         log_realtime=buffer > 1,
         score_display=False,
         log_dir_allow_dirty=True,
+        **how,
     )
     if not success:
         broken = [header for header in headers if header.status != "success"]
@@ -49,10 +67,32 @@ def evaluate(cell: EvalCell, experiment: Experiment, places: Places, display: Di
         raise WorkError(
             f"{len(broken)} of {len(headers)} tasks did not end: {'; '.join(sorted(reasons))[:500]}.", "Run again to go on."
         )
+    _drop_superseded(folder)
     (folder / DONE_FILE).touch()
 
 
-def metadata_of(cell: EvalCell, experiment: Experiment) -> dict[str, Any]:
+def _drop_superseded(folder: Path) -> None:
+    """A killed attempt leaves its log beside that of the attempt which took its samples over and went on; it goes."""
+    from inspect_ai.log import list_eval_logs, read_eval_log
+
+    logs = [(info, read_eval_log(info, header_only=True)) for info in list_eval_logs(str(folder))]
+    finished = {log.eval.task_id for _, log in logs if log.status == "success"}
+    for info, log in logs:
+        if log.status == "started" and log.eval.task_id in finished:
+            Path(info.name.removeprefix("file://")).unlink(missing_ok=True)
+
+
+def _names(tasks: Sequence[Any]) -> list[str]:
+    """A name of its own for each task; one may stand twice in an experiment, with other settings."""
+    counts: Counter[str] = Counter()
+    names = []
+    for task in tasks:
+        counts[task.name] += 1
+        names.append(task.name if counts[task.name] == 1 else f"{task.name} #{counts[task.name]}")
+    return names
+
+
+def metadata_of(cell: EvalCell, experiment: Experiment, places: Places) -> dict[str, Any]:
     """What every log of a cell says about it; absent keys do not apply."""
     metadata = {
         "experiment": experiment.name,
@@ -62,6 +102,7 @@ def metadata_of(cell: EvalCell, experiment: Experiment) -> dict[str, Any]:
         "recipe": experiment.recipe if cell.checkpoint else None,
         "seed": cell.seed,
         "checkpoint": cell.checkpoint.key if cell.checkpoint else None,
+        "recipes": stage_recipes(f"msm/{places.folder(cell.checkpoint)}") if cell.checkpoint else None,
     }
     return {name: value for name, value in metadata.items() if value is not None}
 
@@ -76,6 +117,14 @@ def model_of(cell: EvalCell, experiment: Experiment, root: Path) -> str:
     if cell.checkpoint is not None:
         return f"msm/{cell.checkpoint.folder(root)}"
     return experiment.base if adapter is None else f"msm/{adapter}"
+
+
+def adapter_of(cell: EvalCell, places: Places) -> Path | None:
+    """The folder of the adapter that a server serves for a cell, None for the base alone."""
+    adapter = cell.stages.untrained("adapter")
+    if cell.checkpoint is not None:
+        return places.folder(cell.checkpoint)
+    return None if adapter is None else Path(adapter)
 
 
 def task_of(evaluation: Evaluation, cell: EvalCell) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from msm_bench.experiment.cells import TrainCell
+from msm_bench.experiment.cells import EvalCell, TrainCell
 from msm_bench.experiment.places import Cell
 from msm_bench.experiment.settings import Asked, Experiment
 
@@ -48,7 +48,10 @@ def needs_of(cell: Cell, experiment: Experiment, gpus: bool | None) -> Needs:
     asked: Asked = {"Corpus": experiment.resources.corpus, "Train": experiment.resources.training}.get(
         kind, experiment.resources.evaluation
     )
-    wanted = 0 if kind == "Corpus" else _gpus(parameters, kind == "Train", gpus)
+    if isinstance(cell, EvalCell) and experiment.serve is not None:
+        wanted = 0 if gpus is False else experiment.serve.gpus
+    else:
+        wanted = 0 if kind == "Corpus" else _gpus(parameters, kind == "Train", gpus)
     wanted = wanted if asked.gpus is None else asked.gpus
     found: dict[str, Any] = {
         "gpus": wanted,

@@ -2,7 +2,8 @@
 
 Each cell takes the GPUs that it asks for, as long as its price says (GPU hours over GPUs, as if several GPUs of one training
 lost nothing), and starts as soon as what it needs is there and enough GPUs are free; of those that could start, the one with
-the longest way to the end goes first. Corpora ask for no GPU and for no time here: a provider's batch API sets theirs.
+the longest way to the end goes first. With `serve` the evaluations follow all trainings, one after the other on the server's
+GPUs. Corpora ask for no GPU and for no time here: a provider's batch API sets theirs.
 """
 
 import heapq
@@ -10,11 +11,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
+from rich import box
 from rich.table import Table
 
 from msm_bench.errors import RequestError
-from msm_bench.experiment.cells import CorpusCell, plan
-from msm_bench.experiment.costs import Cost
+from msm_bench.experiment.cells import CorpusCell, EvalCell, plan
+from msm_bench.experiment.costs import Cost, in_words
 from msm_bench.experiment.places import Cell, needs
 from msm_bench.experiment.resources import needs_of
 from msm_bench.experiment.settings import Experiment
@@ -78,7 +80,15 @@ def simulate(experiment: Experiment, cost: Cost, gpus: int) -> Schedule:
         if priced.hours is None and not free:
             raise RequestError(f"'{cell.name}' has no price in hours.", "Set base_parameters in the experiment.")
         hours[cell.key] = 0.0 if free else (priced.hours or 0.0) / asked[cell.key]
-    return _summary(experiment, cost.device, gpus, hours, list_schedule(cells, hours, asked, gpus), cells, asked)
+    first = [cell for cell in cells if experiment.serve is None or not isinstance(cell, EvalCell)]
+    placed = list_schedule(first, hours, asked, gpus)
+    longest = max(longest_ways(first, hours).values(), default=0.0)
+    now = max((end for _, end in placed.values()), default=0.0)
+    for cell in cells:
+        if cell.key not in placed:
+            placed[cell.key] = now, now + hours[cell.key]
+            now, longest = now + hours[cell.key], longest + hours[cell.key]
+    return _summary(experiment, cost.device, gpus, hours, placed, cells, asked, longest)
 
 
 def list_schedule(
@@ -133,6 +143,7 @@ def _summary(
     placed: Mapping[str, tuple[float, float]],
     cells: Sequence[Cell],
     asked: Mapping[str, int],
+    longest: float,
 ) -> Schedule:
     end = max((over for _, over in placed.values()), default=0.0)
     work = sum(hours[cell.key] * asked[cell.key] for cell in cells)
@@ -152,7 +163,7 @@ def _summary(
         hours=end,
         gpu_hours=work,
         utilisation=work / (gpus * end) if end else 0.0,
-        longest_path_hours=max(longest_ways(cells, hours).values(), default=0.0),
+        longest_path_hours=longest,
         tail_hours=end - tail,
         tail=tuple(cell.name for cell in last),
         cells=tuple(
@@ -163,19 +174,20 @@ def _summary(
 
 def render(found: Sequence[Schedule]) -> Table:
     """The schedules as a table, one line each."""
-    table = Table(title=f"{found[0].experiment} on {found[0].device}, simulated from measured rates")
-    for name in ("GPUs", "hours", "GPU hours", "utilisation", "longest path", "tail"):
-        table.add_column(name, justify="right")
+    title = f"{found[0].experiment} on {found[0].device}, simulated from measured rates"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("GPUs", "time", "GPU hours", "used", "least time", "tail"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("in the tail", overflow="fold")
     for each in found:
-        names = ", ".join(each.tail[:3]) + (f" and {len(each.tail) - 3} more" if len(each.tail) > 3 else "")
+        more = [f"and {len(each.tail) - 3} more"] if len(each.tail) > 3 else []
         table.add_row(
             str(each.gpus),
-            f"{each.hours:.2f}",
+            in_words(each.hours),
             f"{each.gpu_hours:.1f}",
             f"{each.utilisation:.0%}",
-            f"{each.longest_path_hours:.2f}",
-            f"{each.tail_hours:.2f}",
-            names,
+            in_words(each.longest_path_hours),
+            in_words(each.tail_hours),
+            "\n".join([*each.tail[:3], *more]),
         )
     return table

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from msm_bench.errors import RequestError, UnknownNameError
 from msm_bench.experiment.arms import Arm, expand, matched_control, parse_arm
+from msm_bench.experiment.serving.settings import Serving
 
 LIBRARY = Path(__file__).parent / "library"
 
@@ -115,7 +116,10 @@ class Experiment(_Strict):
     generator: str | None = None
     budget: Budget = Budget()
     resources: Resources = Resources()
+    serve: Serving | None = None
+    """Evaluate all arms on one server that the run starts and stops: `vllm`, or a mapping with its settings."""
     model_args: dict[str, Any] = {}
+    """Of the `msm/` provider, for evaluations without a server."""
     allow_control: bool = False
     """Train on a control spec (anti-spec)."""
     allow_few_updates: bool = False
@@ -196,7 +200,13 @@ def _first_problem(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg']}" if place else str(first["msg"])
-    kinds: dict[str, type[BaseModel]] = {"corpora": Corpora, "evals": Evaluation, "budget": Budget, "resources": Resources}
+    kinds: dict[str, type[BaseModel]] = {
+        "corpora": Corpora,
+        "evals": Evaluation,
+        "budget": Budget,
+        "resources": Resources,
+        "serve": Serving,
+    }
     kind = kinds.get(str(first["loc"][0]), Experiment) if len(first["loc"]) > 1 else Experiment
     near = difflib.get_close_matches(str(first["loc"][-1]), list(kind.model_fields), n=1)
     hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(kind.model_fields)}"

@@ -147,7 +147,8 @@ def test_no_interval_falls_far_short() -> None:
     assert len(results) >= 35
     for result in results:
         # 14 of 20 or fewer has a chance of one in 3,000 at 95 %, and the numbers are the same every time.
-        assert result.coverage > 0.7 and result.width < 1, result
+        # A difference lies between -1 and 1; two seeds leave one degree of freedom, and their interval says little.
+        assert result.coverage > 0.7 and result.width < (1.5 if "2 seeds" in result.name else 1), result
     assert render_coverage(results).row_count == len(results)
 
 

@@ -69,6 +69,8 @@ def test_a_matched_control_is_added_unless_switched_off(tmp_path: Path) -> None:
         ({"seed": [1]}, "did you mean 'seeds'"),
         ({"evals": [{"task": "agentic_misalignment", "epoch": 3}]}, "did you mean 'epochs'"),
         ({"corpora": {"ofline": True}}, "did you mean 'offline'"),
+        ({"serve": {"engine": "vllm", "arg": {}}}, "did you mean 'args'"),
+        ({"serve": "sglang"}, "serve.engine"),
         ({"seeds": [1, 1]}, "a seed stands twice"),
         ({"arms": {"x": "msm philosophy"}}, "is no stage"),
         ({"arms": {"x": "aft:a+60%b+50%c"}}, "leave nothing"),
