@@ -39,7 +39,7 @@ def script(stubborn: bool = False) -> str:
 
 def pids(log: Path) -> list[int]:
     """The processes that wrote their numbers: the server and its child, which left its group."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = log.read_text().split() if log.is_file() else []
         if len(found) == 2:
@@ -51,24 +51,31 @@ def pids(log: Path) -> list[int]:
 def all_gone(numbers: list[int], seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not any(psutil.pid_exists(number) and psutil.Process(number).status() != "zombie" for number in numbers):
+        if not any(_runs(number) for number in numbers):
             return True
         time.sleep(0.05)
     return False
+
+
+def _runs(number: int) -> bool:
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_the_children_of_a_server_end_with_it(tmp_path: Path) -> None:
     with running([sys.executable, "-c", script()], tmp_path / "log", {}) as exited:
         numbers = pids(tmp_path / "log")
         assert exited() is None and not all_gone(numbers, 0.1)
-    assert all_gone(numbers, 0.2) and exited() is not None
+    assert all_gone(numbers, 2) and exited() is not None
 
 
 def test_they_end_when_the_run_fails(tmp_path: Path) -> None:
     with pytest.raises(KeyError), running([sys.executable, "-c", script()], tmp_path / "log", {}):
         numbers = pids(tmp_path / "log")
         raise KeyError("a failure of the run")
-    assert all_gone(numbers, 0.2)
+    assert all_gone(numbers, 2)
 
 
 def test_they_end_when_the_run_is_killed(tmp_path: Path) -> None:
@@ -107,7 +114,7 @@ def test_waiting_has_an_end(tmp_path: Path) -> None:
         begun = time.monotonic()
         with pytest.raises(WorkError, match=r"did not answer within 0.3 s"):
             wait_until(lambda: False, exited, 0.3, log)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 50
 
 
 def test_a_free_port_is_kept_for_who_knows_its_number() -> None:
