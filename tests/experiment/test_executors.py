@@ -39,6 +39,7 @@ def job(experiment: Experiment, folder: Path, number: int, **changes: Any) -> Jo
     return Job(key=cell.key, name=cell.name, experiment=experiment, **{**given, **changes})
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_replaced(tiny: Experiment, tmp_path: Path) -> None:
     executor, killed = Local(2), []
 

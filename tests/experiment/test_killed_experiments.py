@@ -51,6 +51,7 @@ def reference(model_folder: Callable[..., Path], one_thread: None, tmp_path: Pat
     return folder
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_what_run_continues(model_folder: Callable[..., Path], reference: Path, tmp_path: Path) -> None:
     experiment = shrunk(f"msm/{model_folder('llama')}", **ONE_ARM)
     assert not run(experiment, Path("runs"), Path("logs")).failed

@@ -26,6 +26,7 @@ def on_ray(experiment: Experiment, folder: Path, say: Callable[[str], None] = pr
     return run(experiment, folder / "runs", folder / "logs", on=Ray(), say=say)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_a_node_was_killed(model_folder: Callable[..., Path], two_nodes: TwoNodes, tmp_path: Path) -> None:
     experiment = shrunk(f"msm/{model_folder('llama')}", **TWO_ARMS)
     assert not here(experiment, tmp_path / "here").failed

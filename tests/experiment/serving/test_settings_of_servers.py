@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from inspect_ai import eval_set
 from inspect_ai.log import EvalLog
 from inspect_ai.model import GenerateConfig
@@ -25,6 +26,7 @@ def sampling(server: Server, **config: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_two_servers_one_after_the_other(serve: Serve, trained: Trained, tmp_path: Path) -> None:
     with serve() as first:
         neutral = sampling(first, temperature=0.7)
