@@ -24,9 +24,10 @@ from msm_bench.analysis.render import render_comparison
 from msm_bench.analysis.table import read_table
 from msm_bench.artefacts import sha256_of_value
 from msm_bench.checkpoints.manifest import Checkpoint, read_checkpoint
-from msm_bench.errors import RequestError, UnknownNameError, WorkError
+from msm_bench.errors import RequestError, UnknownNameError
 from msm_bench.experiment import costs
 from msm_bench.experiment.cells import slug
+from msm_bench.experiment.evaluating import check_ended, make_task
 from msm_bench.experiment.settings import Evaluation, Experiment
 
 SUITES = Path(__file__).parent / "suites"
@@ -167,7 +168,7 @@ def _run(experiment: Experiment, record: Checkpoint | None, folder: Path, model_
 
     facts = {"arm": _arm(experiment.base, record), "base": record.base.name if record else None}
     success, headers = eval_set(
-        [_task(each) for each in experiment.evals],
+        [make_task(each) for each in experiment.evals],
         log_dir=str(folder),
         model=experiment.base,
         model_args=model_args,
@@ -180,25 +181,7 @@ def _run(experiment: Experiment, record: Checkpoint | None, folder: Path, model_
         score_display=False,
         log_dir_allow_dirty=True,
     )
-    if not success:
-        broken = [header for header in headers if header.status != "success"]
-        reasons = sorted({header.error.message if header.error else header.status for header in broken})
-        problem = f"{len(broken)} of {len(headers)} tasks did not end: {'; '.join(reasons)[:500]}."
-        raise WorkError(problem, "The same command goes on from the last sample.")
-
-
-def _task(evaluation: Evaluation) -> Any:
-    from inspect_ai import task_with
-    from inspect_ai._util.registry import registry_create
-    from inspect_ai.model import GenerateConfig
-
-    name = evaluation.task if "/" in evaluation.task else f"msm_bench/{evaluation.task}"
-    try:
-        task = registry_create("task", name, **evaluation.args)
-    except LookupError as error:
-        raise RequestError(f"There is no task '{name}'.", "See 'inspect list tasks'.") from error
-    changes = GenerateConfig(max_tokens=evaluation.max_tokens, temperature=evaluation.temperature)
-    return task_with(task, epochs=evaluation.epochs, config=task.config.merge(changes))
+    check_ended(success, headers, "The same command goes on from the last sample.")
 
 
 def _as_inspect(model: str) -> str:

@@ -12,6 +12,8 @@ from msm_bench.experiment.places import DONE_FILE, Places
 from msm_bench.experiment.settings import Evaluation, Experiment
 
 if TYPE_CHECKING:
+    from inspect_ai.log import EvalLog
+
     from msm_bench.experiment.serving.server import Server
 
 Display = Literal["rich", "plain", "none"]
@@ -61,14 +63,17 @@ def evaluate(cell: EvalCell, experiment: Experiment, places: Places, display: Di
         log_dir_allow_dirty=True,
         **how,
     )
+    check_ended(success, headers, "Run again to go on.")
+    _drop_superseded(folder)
+    (folder / DONE_FILE).touch()
+
+
+def check_ended(success: bool, headers: "Sequence[EvalLog]", mend: str) -> None:
+    """Raises `WorkError` with the reasons, and with what to do, where `eval_set` did not end all of its tasks."""
     if not success:
         broken = [header for header in headers if header.status != "success"]
         reasons = {(header.error.message if header.error else header.status) for header in broken}
-        raise WorkError(
-            f"{len(broken)} of {len(headers)} tasks did not end: {'; '.join(sorted(reasons))[:500]}.", "Run again to go on."
-        )
-    _drop_superseded(folder)
-    (folder / DONE_FILE).touch()
+        raise WorkError(f"{len(broken)} of {len(headers)} tasks did not end: {'; '.join(sorted(reasons))[:500]}.", mend)
 
 
 def _drop_superseded(folder: Path) -> None:
@@ -133,15 +138,23 @@ def task_of(evaluation: Evaluation, cell: EvalCell) -> Any:
     Raises:
         RequestError: there is no such task.
     """
+    spec = cell.stages.untrained("in_context")
+    return make_task(evaluation, **({"spec": spec} if spec is not None else {}))
+
+
+def make_task(evaluation: Evaluation, **more: Any) -> Any:
+    """The task that an evaluation names, with its arguments and `more`, its epochs and its limits.
+
+    Raises:
+        RequestError: there is no such task.
+    """
     from inspect_ai import task_with
     from inspect_ai._util.registry import registry_create
     from inspect_ai.model import GenerateConfig
 
     name = evaluation.task if "/" in evaluation.task else f"msm_bench/{evaluation.task}"
-    spec = cell.stages.untrained("in_context")
-    arguments = {**evaluation.args, **({"spec": spec} if spec is not None else {})}
     try:
-        task = registry_create("task", name, **arguments)
+        task = registry_create("task", name, **{**evaluation.args, **more})
     except LookupError as error:
         raise RequestError(
             f"There is no task '{name}'.", "See 'inspect list tasks', and install the package that has it."
