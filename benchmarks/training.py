@@ -70,6 +70,13 @@ class Clock(transformers.TrainerCallback):
         return [after - before for before, after in itertools.pairwise(self.ends[self.warm - 1 : self.last])]
 
 
+def multiplied(model: Any) -> int:
+    """Frozen parameters that every token is multiplied with: all but the table of input embeddings, which is only looked up."""
+    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    frozen = sum(each.numel() for each in model.parameters() if not each.requires_grad)
+    return frozen - (inputs.numel() if inputs is not outputs else 0)
+
+
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -127,7 +134,7 @@ def ours(given: argparse.Namespace, texts: list[Any], clock: Clock) -> dict[str,
     lines = read_losses(folder / "next-token" / fitting.LOSSES_FILE)[clock.warm : clock.last]
     layers = layers_of(base)
     return {
-        "parameters": base.num_parameters(exclude_embeddings=False) - model.get_nb_trainable_parameters()[0],
+        "parameters": multiplied(base),
         "tokens": [line["tokens"] for line in lines],
         "losses": [line["loss"] for line in lines],
         "twice": f"{sum(layer.gradient_checkpointing for layer in layers)}/{len(layers)}",
@@ -142,7 +149,6 @@ def trl_defaults(given: argparse.Namespace, texts: list[Any], clock: Clock) -> d
 
     gpu = torch.cuda.is_available()
     model = make_model(given.shape, given.tokenizer)
-    parameters = model.num_parameters()
     modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     trainer = SFTTrainer(
         model=model,
@@ -166,7 +172,8 @@ def trl_defaults(given: argparse.Namespace, texts: list[Any], clock: Clock) -> d
     _start()
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    return {"parameters": parameters, "tokens": counts[clock.warm : clock.last], "losses": losses[clock.warm : clock.last]}
+    found = {"tokens": counts[clock.warm : clock.last], "losses": losses[clock.warm : clock.last]}
+    return {"parameters": multiplied(model), **found}
 
 
 def naive(given: argparse.Namespace, texts: list[Any], clock: Clock) -> dict[str, Any]:
@@ -177,7 +184,6 @@ def naive(given: argparse.Namespace, texts: list[Any], clock: Clock) -> dict[str
     tokenizer = AutoTokenizer.from_pretrained(given.tokenizer)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     base = make_model(given.shape, given.tokenizer)
-    parameters = base.num_parameters()
     recipe = resolve_recipe(given.recipe, "msm", Recipe).settings
     model = fresh_adapter(base, recipe, given.shape).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -197,7 +203,7 @@ def naive(given: argparse.Namespace, texts: list[Any], clock: Clock) -> dict[str
         counts.append(int(batch["attention_mask"].sum()))
         _wait()
         clock.ends.append(time.perf_counter())
-    return {"parameters": parameters, "tokens": counts[clock.warm :], "losses": losses[clock.warm :]}
+    return {"parameters": multiplied(base), "tokens": counts[clock.warm :], "losses": losses[clock.warm :]}
 
 
 def _start() -> None:

@@ -19,7 +19,7 @@ _ORDER = (
     *("acted", "malformed", "truncated", "aligned", "valid", "margin", "rating"),
 )
 _FIRST_CHOICES = (*PRIMARY, "executed", "harmful_action")
-FIGURE_KEYS = (*PRIMARY, "executed")
+FIGURE_KEYS = (*PRIMARY, "executed", "margin")
 """Keys whose contrasts are drawn and stand first; those of other keys are folded away."""
 
 _MOST_ROWS = 60

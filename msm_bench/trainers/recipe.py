@@ -83,8 +83,9 @@ class Recipe(BaseModel):
     """LoRA layers as in `trainers.lora`; false for peft's own."""
     loss_in_pieces: bool = Field(True, description="the logits of a whole row never exist at once")
     """The loss as in `trainers.loss`; false for transformers' own."""
-    kernels: Literal["plain", "compile", "liger"] = Field("plain", description="the others were not measured yet")
-    """The elementwise parts of a layer: as transformers has them, joined by torch.compile, or Liger's (on a GPU)."""
+    kernels: Literal["auto", "plain", "compile", "liger"] = Field("plain", description="nothing to compile first")
+    """The elementwise parts of a layer: as transformers has them, joined by torch.compile, or Liger's (on a GPU); "auto" is
+    compile for packed rows on one GPU, else plain."""
     save_every: PositiveInt
     """Updates between two states that a killed run can go on from."""
     seed: int = Field(ge=0)

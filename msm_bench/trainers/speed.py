@@ -13,13 +13,21 @@ from msm_bench.trainers.lora import fused_lora
 from msm_bench.trainers.loss import divisible, loss_in_pieces
 from msm_bench.trainers.memory import layers_of
 from msm_bench.trainers.recipe import Recipe
+from msm_bench.trainers.states import processes
 
 _LIGER = {"rope": True, "rms_norm": True, "swiglu": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
 
 
+def kernels_of(recipe: Recipe) -> str:
+    """ "plain", "compile" or "liger": what a recipe's `kernels` means on this machine."""
+    if recipe.kernels != "auto":
+        return recipe.kernels
+    return "compile" if torch.cuda.is_available() and recipe.packing and processes().num_processes == 1 else "plain"
+
+
 def row_length(recipe: Recipe) -> int | None:
     """The length that rows are padded to: what is compiled is compiled for one length; None for the longest of each batch."""
-    return recipe.max_tokens if recipe.packing and recipe.kernels == "compile" else None
+    return recipe.max_tokens if recipe.packing and kernels_of(recipe) == "compile" else None
 
 
 @contextmanager
@@ -31,9 +39,10 @@ def fast_paths(model: Any, recipe: Recipe) -> Iterator[None]:
     Raises:
         RequestError: Liger's kernels are asked for and not installed.
     """
-    if recipe.kernels == "liger" and not is_liger_kernel_available():
+    how = kernels_of(recipe)
+    if how == "liger" and not is_liger_kernel_available():
         raise RequestError("liger-kernel is not installed.", "Install it, or use --set kernels=compile.")
-    base, how = model.get_base_model(), recipe.kernels
+    base = model.get_base_model()
     with ExitStack() as stack:
         if recipe.fused_lora:
             stack.enter_context(fused_lora(model))

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -22,7 +23,8 @@ from msm_bench.trainers.lora import fusable, fused_lora
 from msm_bench.trainers.loss import divisible, loss_and_gradient, loss_in_pieces
 from msm_bench.trainers.packing import Collate
 from msm_bench.trainers.recipe import Recipe
-from msm_bench.trainers.speed import fast_paths, row_length
+from msm_bench.trainers.speed import fast_paths, kernels_of, row_length
+from msm_bench.trainers.states import processes
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -210,6 +212,18 @@ def test_only_compiled_rows_have_one_length() -> None:
 
     assert length(kernels="compile") == 8192
     assert length() is None and length(kernels="compile", packing="false") is None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "packing", "expected"), [(True, "true", "compile"), (True, "false", "plain"), (False, "true", "plain")]
+)
+def test_auto_compiles_packed_rows_on_a_gpu(gpu: bool, packing: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes()  # joined before the machine is made to look like another
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    recipe = resolve_recipe("paper", "msm", Recipe, {"packing": packing}).settings
+    assert recipe.kernels == "auto" and kernels_of(recipe) == expected
+    monkeypatch.setattr("msm_bench.trainers.speed.processes", lambda: SimpleNamespace(num_processes=2))
+    assert kernels_of(recipe) == "plain"
 
 
 def test_a_run_has_the_losses_of_the_plain_way(quick: Callable[..., Any], tmp_path: Path) -> None:
