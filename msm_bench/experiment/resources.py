@@ -15,6 +15,8 @@ GPU_BYTES = 72e9
 """Of an 80 GB card, what weights and activations may take."""
 _FITS_A_CPU = 1e9
 """Parameters up to which a model is run without a GPU where nothing says otherwise."""
+SHARE = 0.125
+"""Of a GPU, where there is one, for such a model: a process of it keeps a card busy for an eighth of the time at most."""
 _SIZES = (1, 2, 4, 8)
 
 
@@ -23,7 +25,8 @@ class Needs(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    gpus: int = 0
+    gpus: float = 0
+    """A whole number, or a share of one below 1."""
     cpus: int = 1
     memory_gb: float = 4
     hours: float = 24
@@ -38,8 +41,8 @@ def needs_of(cell: Cell, experiment: Experiment, gpus: bool | None) -> Needs:
     Args:
         cell: The cell.
         experiment: Its experiment, whose `resources` come first.
-        gpus: Whether there are GPUs where it will be made: with them a small model asks for one too, without them nothing does
-            by itself. None where it is not known.
+        gpus: Whether there are GPUs where it will be made: with them a small model asks for a share of one, without them
+            nothing does by itself. None where it is not known.
     """
     from msm_bench.experiment.costs import load_rates
 
@@ -49,26 +52,26 @@ def needs_of(cell: Cell, experiment: Experiment, gpus: bool | None) -> Needs:
         kind, experiment.resources.evaluation
     )
     if isinstance(cell, EvalCell) and experiment.serve is not None:
-        wanted = 0 if gpus is False else experiment.serve.gpus
+        wanted: float = 0 if gpus is False else experiment.serve.gpus
     else:
         wanted = 0 if kind == "Corpus" else _gpus(parameters, kind == "Train", gpus)
     wanted = wanted if asked.gpus is None else asked.gpus
     found: dict[str, Any] = {
         "gpus": wanted,
-        "cpus": max(1, 4 * wanted),
+        "cpus": max(1, int(4 * wanted)),
         # The weights pass through the memory of the host on their way to the cards.
         "memory_gb": round(2 + 2.5e-9 * parameters, 1),
-        "accelerate": f"gpu-{wanted}" if isinstance(cell, TrainCell) and wanted > 1 else None,
+        "accelerate": f"gpu-{wanted:g}" if isinstance(cell, TrainCell) and wanted > 1 else None,
     }
     given = {name: value for name, value in asked.model_dump().items() if value is not None}
     return Needs.model_validate({**found, **given})
 
 
-def _gpus(parameters: float, training: bool, gpus: bool | None) -> int:
+def _gpus(parameters: float, training: bool, gpus: bool | None) -> float:
     if gpus is False:
         return 0
     if parameters <= _FITS_A_CPU:
-        return int(gpus is True)
+        return SHARE if gpus else 0
     # bfloat16 weights; a rank-64 adapter has about 2 % of the parameters, each with 16 bytes of weight, gradient and Adam.
     spread, whole = (2 + 0.02 * 16, 0.6) if training else (2, 0.1)
     for count in _SIZES:

@@ -8,6 +8,7 @@ GPUs. Corpora ask for no GPU and for no time here: a provider's batch API sets t
 
 import heapq
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -74,7 +75,7 @@ def simulate(experiment: Experiment, cost: Cost, gpus: int) -> Schedule:
     asked: dict[str, int] = {}
     for cell, priced in zip(cells, cost.cells, strict=True):
         free = priced.done or isinstance(cell, CorpusCell)
-        asked[cell.key] = 0 if free else max(1, needs_of(cell, experiment, gpus=True).gpus)
+        asked[cell.key] = 0 if free else max(1, math.ceil(needs_of(cell, experiment, gpus=True).gpus))
         if asked[cell.key] > gpus:
             raise RequestError(f"'{cell.name}' needs {asked[cell.key]} GPUs.", f"Give --gpus {asked[cell.key]} or more.")
         if priced.hours is None and not free:

@@ -75,13 +75,21 @@ class Budget(_Strict):
 class Asked(_Strict):
     """What the cells of one kind ask a cluster for; what is left out follows from the size of the base model."""
 
-    gpus: int | None = Field(default=None, ge=0)
+    gpus: float | None = Field(default=None, ge=0)
+    """Whole ones, or a share below 1 of one that several cells stand on."""
     cpus: PositiveInt | None = None
     memory_gb: PositiveFloat | None = None
     hours: PositiveFloat | None = None
     """After which a queue may end the cell; it goes on from its last state."""
     accelerate: str | None = None
     """For training: a configuration of Accelerate, shipped (`gpu-8`, ...) or a file."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_a_share(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"{gpus:g} is neither a whole number of GPUs nor a share of one")
+        return gpus
 
 
 class Resources(_Strict):

@@ -17,7 +17,7 @@ from msm_bench.experiment.executors.contract import executor_of
 from msm_bench.experiment.executors.local import Local
 from msm_bench.experiment.making import Job, make
 from msm_bench.experiment.places import Places
-from msm_bench.experiment.resources import Needs
+from msm_bench.experiment.resources import SHARE, Needs
 from msm_bench.experiment.running import run
 from msm_bench.experiment.settings import Experiment
 from msm_bench.experiment.spending import Spending
@@ -50,7 +50,7 @@ def test_a_process_that_dies_is_replaced(tiny: Experiment, tmp_path: Path) -> No
     def submit_and_kill(jobs: Any) -> None:
         Local.submit(executor, jobs)
         executor._start()
-        ((process, _),) = executor._running.values()
+        ((process, *_),) = executor._running.values()
         os.kill(process.pid, signal.SIGKILL)
         killed.append(process.pid)
         del executor.submit  # type: ignore[method-assign]
@@ -59,6 +59,47 @@ def test_a_process_that_dies_is_replaced(tiny: Experiment, tmp_path: Path) -> No
     assert killed and outcome.lost == 1 and len(outcome.made) == 3 and not outcome.failed
     assert not run(tiny, tmp_path / "here/runs", tmp_path / "here/logs").failed
     assert same(results(tiny, tmp_path), results(tiny, tmp_path / "here"))
+
+
+class Running:
+    """Stands for a process that runs until the test ends it."""
+
+    def __init__(self) -> None:
+        self.over: int | None = None
+
+    def poll(self) -> int | None:
+        return self.over
+
+
+def test_small_cells_share_a_card_and_large_ones_wait_for_a_whole_one(
+    tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[Job, str, Running]] = []
+
+    def start(each: Job, **environment: str) -> Running:
+        started.append((each, environment["CUDA_VISIBLE_DEVICES"], Running()))
+        return started[-1][2]
+
+    monkeypatch.setattr("msm_bench.experiment.executors.local._cards", lambda: ["0", "1"])
+    monkeypatch.setattr("msm_bench.experiment.executors.local.worker.start", start)
+    executor = Local(20)
+    plain = job(tiny, tmp_path, 1)
+    small = [plain.model_copy(update={"key": f"s{n}", "needs": Needs(gpus=SHARE)}) for n in range(17)]
+    executor.submit([*small, plain.model_copy(update={"key": "large", "needs": Needs(gpus=2)})])
+    assert executor.ended(0) == []
+    cards = [card for _, card, _ in started]
+    assert cards.count("0") == cards.count("1") == 8 and cards[:2] == ["0", "1"]
+    for _, card, process in started:
+        process.over = 0 if card == "0" else None
+    assert len(executor.ended(0)) == 8 and executor.ended(0) == []
+    assert [each.key for each, *_ in started[16:]] == ["s16"]  # the large one waits for both cards
+    for _, _, process in started:
+        process.over = 0
+    executor.ended(0)
+    executor.ended(0)
+    assert started[-1][0].key == "large" and started[-1][1] == "0,1"
+    with pytest.raises(RequestError, match="needs 3 GPUs, and this machine has 2"):
+        executor.submit([plain.model_copy(update={"needs": Needs(gpus=3)})])
 
 
 class Dying:

@@ -11,7 +11,7 @@ from msm_bench.experiment import costs
 from msm_bench.experiment.arms import Arm, Stage
 from msm_bench.experiment.cells import EvalCell, TrainCell, plan
 from msm_bench.experiment.places import Cell, needs
-from msm_bench.experiment.resources import needs_of
+from msm_bench.experiment.resources import SHARE, needs_of
 from msm_bench.experiment.schedule import list_schedule, longest_ways, schedules
 from msm_bench.experiment.settings import Experiment, load_experiment
 
@@ -87,7 +87,7 @@ def test_cells_ask_for_gpus_by_the_size_of_the_base(parameters: float, training:
     assert asked.gpus == training and asked.accelerate == (f"gpu-{training}" if training > 1 else None)
     assert needs_of(made.evaluations[-1], experiment, gpus=None).gpus == evaluation
     assert needs_of(made.corpora[0], experiment, gpus=True).gpus == 0
-    assert needs_of(made.training[0], experiment, gpus=True).gpus == max(1, training)
+    assert needs_of(made.training[0], experiment, gpus=True).gpus == (training or SHARE)
     alone = needs_of(made.training[0], experiment, gpus=False)
     assert alone.gpus == 0 and alone.accelerate is None
 

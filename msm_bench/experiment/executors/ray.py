@@ -41,7 +41,7 @@ class Ray:
         for job in jobs:
             needs = job.needs
             if not self._fits(job):  # a node that has it may come, or come back
-                wanted = f"{needs.gpus} GPUs, {needs.cpus} CPUs and {needs.memory_gb:g} GB"
+                wanted = f"{needs.gpus:g} GPUs, {needs.cpus} CPUs and {needs.memory_gb:g} GB"
                 print(f"{job.name} waits for a node with {wanted}; set resources in the experiment otherwise.", file=sys.stderr)
             task = self._ray.remote(_work).options(
                 name=job.name,

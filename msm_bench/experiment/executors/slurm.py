@@ -5,6 +5,7 @@ what is on disk. A driver that went away leaves its jobs in the queue; the next 
 """
 
 import itertools
+import math
 import subprocess
 import time
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ class Slurm:
             "slurm_additional_parameters": {"requeue": True},
         }
         if needs.gpus:
-            settings["gpus_per_node"] = needs.gpus
+            settings["gpus_per_node"] = math.ceil(needs.gpus)
         if self._partition:
             settings["slurm_partition"] = self._partition
         executor.update_parameters(**settings)
