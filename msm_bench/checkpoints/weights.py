@@ -48,7 +48,7 @@ def _remembered(path: Path, size: int, *state: int) -> str:
         return sha256_of_file(path)
     kept = store.cache_root() / "weight-hashes" / sha256_of_value([str(path), size, *state])
     try:
-        known = kept.read_text(encoding="ascii")
+        known = kept.read_text(encoding="ascii", errors="replace")
     except OSError:
         known = ""
     if re.fullmatch("[0-9a-f]{64}", known):

@@ -27,7 +27,7 @@ from msm_bench.checkpoints.manifest import Checkpoint, read_checkpoint
 from msm_bench.errors import RequestError, UnknownNameError
 from msm_bench.experiment import costs
 from msm_bench.experiment.cells import slug
-from msm_bench.experiment.evaluating import check_ended, make_task
+from msm_bench.experiment.evaluating import check_ended, drop_superseded, make_task
 from msm_bench.experiment.settings import Evaluation, Experiment
 
 SUITES = Path(__file__).parent / "suites"
@@ -182,6 +182,7 @@ def _run(experiment: Experiment, record: Checkpoint | None, folder: Path, model_
         log_dir_allow_dirty=True,
     )
     check_ended(success, headers, "The same command goes on from the last sample.")
+    drop_superseded(folder)
 
 
 def _as_inspect(model: str) -> str:

@@ -64,7 +64,7 @@ def evaluate(cell: EvalCell, experiment: Experiment, places: Places, display: Di
         **how,
     )
     check_ended(success, headers, "Run again to go on.")
-    _drop_superseded(folder)
+    drop_superseded(folder)
     (folder / DONE_FILE).touch()
 
 
@@ -76,7 +76,7 @@ def check_ended(success: bool, headers: "Sequence[EvalLog]", mend: str) -> None:
         raise WorkError(f"{len(broken)} of {len(headers)} tasks did not end: {'; '.join(sorted(reasons))[:500]}.", mend)
 
 
-def _drop_superseded(folder: Path) -> None:
+def drop_superseded(folder: Path) -> None:
     """A killed attempt leaves its log beside that of the attempt which took its samples over and went on; it goes."""
     from inspect_ai.log import list_eval_logs, read_eval_log
 
