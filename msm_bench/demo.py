@@ -20,8 +20,6 @@ from msm_bench.experiment.settings import load_experiment
 from msm_bench.report import report
 
 EXPERIMENT = "cheese-laptop"
-KEYS = ("margin", "aligned")
-"""The value probes' keys that are contrasted; the margin first, which moves before a choice does."""
 
 
 def main(name: str = EXPERIMENT, runs: Path = Path("runs"), logs: Path = Path("logs")) -> int:
@@ -36,7 +34,7 @@ def main(name: str = EXPERIMENT, runs: Path = Path("runs"), logs: Path = Path("l
     if outcome.failed or outcome.stopped:
         return 1
     folder, out = logs / wanted.name, runs / wanted.name / "report"
-    console.print(render_comparison(compare(folder, contrasts=wanted.contrasts, keys=KEYS)))
+    console.print(render_comparison(compare(folder, contrasts=wanted.contrasts)))
     report(folder, out, contrasts=wanted.contrasts)
     console.print(f"{(time.monotonic() - begun) / 60:.1f} minutes. The report: {out / 'index.html'}", highlight=False)
     console.print(f"The transcripts: inspect view --log-dir {folder}", highlight=False)

@@ -16,7 +16,7 @@ from msm_bench.analysis.syntax import Contrast, parse_contrast
 from msm_bench.analysis.table import read_table
 from msm_bench.errors import RequestError
 
-KEYS = (*PRIMARY, "executed", "harmful_action", "decided_given_acted")
+KEYS = (*PRIMARY, "margin", "executed", "harmful_action", "decided_given_acted")
 """Keys that contrasts are made on unless others are asked for."""
 
 _BASELINES = ("base", "baseline")

@@ -29,7 +29,7 @@ SIGNIFICANCE = 0.05
 PRIMARY = ("decided", "aligned", "rating")
 """The keys that a study is about; their contrasts are one family for Holm's adjustment; every other key is its own."""
 
-HIGHER_IS_BETTER = frozenset({"aligned", "rating"})
+HIGHER_IS_BETTER = frozenset({"aligned", "margin", "rating"})
 
 
 class ContrastResult(BaseModel):
