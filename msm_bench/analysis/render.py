@@ -9,6 +9,8 @@ from msm_bench.analysis.contrasts import PRIMARY, ContrastResult
 from msm_bench.analysis.estimates import UNSCORED_LIMIT, Estimate
 
 ABSENT = "—"
+_LEAST = 14
+"""Characters of a column of words that wraps."""
 _WARNINGS = {
     "one_seed": "1 seed",
     "hardly_acts": "hardly acts: no misalignment verdict",
@@ -26,54 +28,97 @@ def render_comparison(comparison: Comparison, everything: bool = False) -> Rende
     parts: list[RenderableType] = []
     for task in dict.fromkeys(estimate.task for estimate in comparison.estimates):
         mine = [estimate for estimate in comparison.estimates if estimate.task == task and (everything or _shown(estimate))]
-        if mine:
-            parts += [_estimates(task, mine), Text()]
-    if comparison.contrasts:
-        parts += [_contrasts(comparison.contrasts), Text()]
+        for key in dict.fromkeys(estimate.key for estimate in mine):
+            parts += [_estimates(f"{task}: {key}", [estimate for estimate in mine if estimate.key == key]), Text()]
+    for key in dict.fromkeys(contrast.key for contrast in comparison.contrasts):
+        parts += [_contrasts(f"contrasts: {key}", [one for one in comparison.contrasts if one.key == key]), Text()]
     parts += [Text(f"note: {note}", style="yellow") for note in comparison.notes]
     return Group(*parts)
 
 
 def _shown(estimate: Estimate) -> bool:
     if estimate.group != "all":
-        return estimate.key in PRIMARY
-    return estimate.key in (*PRIMARY, "executed", "decided_given_acted", "acted", "valid")
+        return estimate.key in (*PRIMARY, "margin")
+    return estimate.key in (*PRIMARY, "margin", "executed", "decided_given_acted", "acted", "valid")
 
 
-def _estimates(task: str, estimates: list[Estimate]) -> Table:
-    table = _table(
-        task, ("arm", "key", "group", "estimate", "95 %", "of what", "new conditions", "scored", "bounds", ""), (3, 4, 7)
-    )
+def _estimates(title: str, estimates: list[Estimate]) -> RenderableType:
+    table = _Columns(title)
     for one in estimates:
         new = one.new_conditions
         missing = ", ".join(f"{count} {reason}" for reason, count in one.unscored.items())
-        scored = f"{one.n_scored:,} of {one.n:,}" + (f" ({missing})" if missing else "")
-        bounds = _interval(one.lower_bound, one.upper_bound) if one.unscored else ""
-        remarks = Text("; ".join(_WARNINGS[name] for name in one.warnings), style="yellow")
-        interval = _interval(one.low, one.high)
-        beyond = _interval(new.low, new.high) if new else ""
-        cells = (one.arm, one.key, one.group, _number(one.estimate), interval, one.interval, beyond, scored, bounds)
-        table.add_row(*(Text(cell) for cell in cells), remarks)
-    return table
+        table.row(
+            {
+                "arm": one.arm,
+                "group": one.group,
+                "estimate": _number(one.estimate),
+                "95 %": _interval(one.low, one.high),
+                "new conditions": _interval(new.low, new.high) if new else "",
+                "scored": f"{one.n_scored:,} of {one.n:,}" + (f" ({missing})" if missing else ""),
+                "bounds": _interval(one.lower_bound, one.upper_bound) if one.unscored else "",
+                "95 % over": one.interval,
+                "": "; ".join(_WARNINGS[name] for name in one.warnings),
+            }
+        )
+    return table.drawn()
 
 
-def _contrasts(contrasts: tuple[ContrastResult, ...]) -> Table:
-    headings = ("contrast", "key", "group", "difference", "95 %", "p", "p (Holm)", "ratio", "pairs", "of what", "verdict")
-    table = _table("contrasts", headings, (3, 4, 5, 6, 7, 8))
+def _contrasts(title: str, contrasts: list[ContrastResult]) -> RenderableType:
+    table = _Columns(title)
     for one in contrasts:
-        verdict = one.verdict + "".join(f"\nunlike: {label}" for label in one.labels)
-        name = f"{one.a} vs {one.b}" + (f" ({one.model})" if one.model else "")
-        cells = (name, one.key, one.group, _number(one.difference, sign=True), _interval(one.low, one.high, sign=True))
-        numbers = (_p(one.p), _p(one.p_adjusted), _number(one.ratio), str(one.pairs), one.interval, verdict)
-        table.add_row(*(Text(cell) for cell in (*cells, *numbers)))
-    return table
+        table.row(
+            {
+                "contrast": f"{one.a} vs {one.b}",
+                "model": one.model or "",
+                "group": one.group,
+                "difference": _number(one.difference, sign=True),
+                "95 %": _interval(one.low, one.high, sign=True),
+                "p": _p(one.p),
+                "p (Holm)": _p(one.p_adjusted),
+                "ratio": _number(one.ratio),
+                "pairs": str(one.pairs),
+                "95 % over": one.interval,
+                "verdict": one.verdict + "".join(f"\nunlike: {label}" for label in one.labels),
+            }
+        )
+    return table.drawn()
 
 
-def _table(title: str, headings: tuple[str, ...], right: tuple[int, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index in right else "left", overflow="fold")
-    return table
+class _Columns:
+    """A table that stays readable on a narrow terminal: numbers keep their line and words wrap; a column without anything in
+    it is left out, and what every row says alike stands above the table once."""
+
+    _NUMBERS = frozenset({"estimate", "95 %", "new conditions", "bounds", "difference", "p", "p (Holm)", "ratio", "pairs"})
+    _ONCE = ("group", "model", "verdict", "95 % over", "")
+    _KEPT = frozenset({"estimate", "difference", "95 %", "p"})
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._rows: list[dict[str, str]] = []
+
+    def row(self, cells: dict[str, str]) -> None:
+        """Adds a row, heading to text."""
+        self._rows.append(cells)
+
+    def drawn(self) -> RenderableType:
+        """The table under its title."""
+        columns = {heading: [row[heading] for row in self._rows] for heading in self._rows[0]}
+        shared = {
+            heading: columns[heading][0] for heading in self._ONCE if heading in columns and len(set(columns[heading])) == 1
+        }
+        said = [f"{heading} {text}".strip() for heading, text in shared.items() if text and (heading, text) != ("group", "all")]
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        shown = []
+        for heading, texts in columns.items():
+            if heading in shared or (heading not in self._KEPT and not set(texts) - {"", ABSENT}):
+                continue
+            shown.append([Text(text, style="yellow" if heading == "" else "") for text in texts])
+            number = heading in self._NUMBERS
+            least = None if number else min(_LEAST, max(map(len, texts)))
+            table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold", min_width=least)
+        for cells in zip(*shown, strict=True):
+            table.add_row(*cells)
+        return Group(Text(self._title, style="bold") + Text(f"  {'; '.join(said)}" if said else "", style="italic"), table)
 
 
 def _number(number: float | None, sign: bool = False) -> str:
