@@ -267,6 +267,25 @@ def test_tables_for_the_terminal_show_absence_as_a_dash(tmp_path: Path) -> None:
     assert "[bold]mine[/bold]" in text and "1 seed" in text and "—" in text and "nan" not in text
 
 
+def test_tables_stay_readable_on_a_narrow_terminal(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    first, second = "MSM affordability + AFT", "MSM america + AFT, with words enough to wrap"
+    agentic(tmp_path / "a.eval", grid(5), arm=first)
+    agentic(tmp_path / "b.eval", grid(3), arm=second)
+    comparison = compare(tmp_path, contrasts=[f"{first} vs {second}"])
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(render_comparison(comparison))
+    lines = console.export_text().splitlines()
+    result = one(comparison.contrasts)
+    assert max(map(len, lines)) <= 80
+    assert any(f"{result.difference:+.3f}  {result.low:+.3f} to {result.high:+.3f}" in line for line in lines)
+    decided = next(n for n, line in enumerate(lines) if ": decided" in line)
+    table = lines[decided : lines.index("", decided)]
+    # What both arms have in common is said once, above them; words are not broken into letters.
+    assert " ".join(" ".join(table).split()).count("1 seed") == 1 and any("affordability" in line for line in table)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

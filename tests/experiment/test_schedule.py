@@ -66,7 +66,8 @@ def test_the_factorial_gains_until_its_longest_way(tmp_path: Path) -> None:
     assert found[0].hours > found[1].hours >= found[2].hours >= found[2].longest_path_hours - 1e-9
     assert found[0].utilisation > found[1].utilisation > found[2].utilisation > 0
     for each in found:
-        assert each.gpu_hours == pytest.approx(found[0].gpu_hours) and 0 < each.tail_hours <= each.hours and each.tail
+        assert each.gpu_hours == pytest.approx(found[0].gpu_hours) and 0 <= each.tail_hours <= each.hours
+        assert bool(each.tail) == (each.tail_hours > 0)
         assert each.utilisation == pytest.approx(sum(c.gpus * (c.end - c.start) for c in each.cells) / each.gpus / each.hours)
 
 

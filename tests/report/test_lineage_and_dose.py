@@ -77,7 +77,7 @@ def test_dose_curves_over_both_counts_of_tokens(tmp_path: Path) -> None:
     assert panels[1] == (whole, {"base"})
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "Chosen in the recipes" in page and "Stages of aft differ in token_budget: 1000 | 500." in page
-    assert "0.33 h" in page and page.count("aft: laptop v1") == 2
+    assert "0.33 h" in page and page.count("aft: laptop v2") == 2
 
 
 def test_spending_counts_judges_apart_and_knows_no_price_that_is_not_listed() -> None:

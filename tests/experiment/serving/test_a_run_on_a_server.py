@@ -16,7 +16,7 @@ from msm_bench.experiment.cells import CorpusCell, EvalCell, TrainCell, plan
 from msm_bench.experiment.executors.local import Local
 from msm_bench.experiment.making import Job
 from msm_bench.experiment.places import DONE_FILE
-from msm_bench.experiment.resources import needs_of
+from msm_bench.experiment.resources import SHARE, needs_of
 from msm_bench.experiment.running import Outcome, run
 from msm_bench.experiment.settings import Experiment, load_experiment
 from msm_bench.experiment.status import CellStatus, status
@@ -178,7 +178,7 @@ def test_the_server_asks_for_its_gpus(experiment: Experiment) -> None:
     wide = experiment.model_copy(update={"serve": experiment.serve.model_copy(update={"args": {"tensor_parallel_size": 4}})})
     cell = plan(wide).evaluations[0]
     assert [needs_of(cell, wide, gpus=gpus).gpus for gpus in (True, None, False)] == [4, 4, 0]
-    assert needs_of(plan(wide).training[0], wide, gpus=True).gpus == 1
+    assert needs_of(plan(wide).training[0], wide, gpus=True).gpus == SHARE
 
 
 def test_a_dry_run_schedules_the_server_behind_the_trainings(tmp_path: Path) -> None:
