@@ -73,25 +73,26 @@ def test_an_interrupt_leaves_what_run_continues(model_folder: Callable[..., Path
 @pytest.mark.slow
 def test_ten_kills_at_random_points_change_nothing(model_folder: Callable[..., Path], reference: Path, tmp_path: Path) -> None:
     experiment = shrunk(f"msm/{model_folder('llama')}")
-    since = time.monotonic()
     assert not run(experiment, Path("runs"), Path("logs")).failed
-    seconds = time.monotonic() - since
+    whole = len(trace(experiment, reference))
     dice, kills, folder = random.Random(0), 0, tmp_path / "killed-0"
     found: dict[str, str] = {}
     while kills < 10:
         command = Command(experiment, folder)
-        command.wait_for("begins")
+        # Not after a time: most of it are imports. After some more work, and somewhere in what comes next.
+        wanted = len(found) + dice.randint(1, whole // 6)
+        while command.process.poll() is None and len(trace(experiment, folder)) < wanted:
+            time.sleep(0.1)
         try:
-            # Ten parts of the way, of random length; the imports of every start make each a little shorter.
-            command.process.wait(dice.uniform(0, seconds / 4))
+            command.process.wait(dice.uniform(0, 1))
         except subprocess.TimeoutExpired:
             command.process.kill()
             command.process.wait()
             kills += 1
             command.reader.join()
-            last = [line.split("] ")[-1].strip() for line in command.lines if "begins" in line][-1]
+            last = next((line.split("] ")[-1].strip() for line in command.lines[::-1] if "begins" in line), "the start")
             now = trace(experiment, folder)
-            print(f"kill {kills} in '{last}': {len(now)} pieces of work there", flush=True)
+            print(f"kill {kills} in '{last}': {len(now)} of {whole} pieces of work there", flush=True)
             assert found.items() <= now.items()
             found = now
         else:
