@@ -9,6 +9,11 @@ from msm_bench.analysis.contrasts import PRIMARY, ContrastResult
 from msm_bench.analysis.estimates import UNSCORED_LIMIT, Estimate
 
 ABSENT = "—"
+_BY_GROUP = (*PRIMARY, "margin")
+_OVERALL = (*_BY_GROUP, "executed", "decided_given_acted", "acted", "valid")
+_NUMBERS = frozenset({"estimate", "95 %", "new conditions", "bounds", "difference", "p", "p (Holm)", "ratio", "pairs"})
+_KEPT = frozenset({"estimate", "difference", "95 %", "p"})
+_ONCE = ("group", "model", "verdict", "95 % over", "")
 _LEAST = 14
 """Characters of a column of words that wraps."""
 _WARNINGS = {
@@ -37,17 +42,15 @@ def render_comparison(comparison: Comparison, everything: bool = False) -> Rende
 
 
 def _shown(estimate: Estimate) -> bool:
-    if estimate.group != "all":
-        return estimate.key in (*PRIMARY, "margin")
-    return estimate.key in (*PRIMARY, "margin", "executed", "decided_given_acted", "acted", "valid")
+    return estimate.key in (_BY_GROUP if estimate.group != "all" else _OVERALL)
 
 
 def _estimates(title: str, estimates: list[Estimate]) -> RenderableType:
-    table = _Columns(title)
+    rows = []
     for one in estimates:
         new = one.new_conditions
         missing = ", ".join(f"{count} {reason}" for reason, count in one.unscored.items())
-        table.row(
+        rows.append(
             {
                 "arm": one.arm,
                 "group": one.group,
@@ -60,65 +63,47 @@ def _estimates(title: str, estimates: list[Estimate]) -> RenderableType:
                 "": "; ".join(_WARNINGS[name] for name in one.warnings),
             }
         )
-    return table.drawn()
+    return _table(title, rows)
 
 
 def _contrasts(title: str, contrasts: list[ContrastResult]) -> RenderableType:
-    table = _Columns(title)
-    for one in contrasts:
-        table.row(
-            {
-                "contrast": f"{one.a} vs {one.b}",
-                "model": one.model or "",
-                "group": one.group,
-                "difference": _number(one.difference, sign=True),
-                "95 %": _interval(one.low, one.high, sign=True),
-                "p": _p(one.p),
-                "p (Holm)": _p(one.p_adjusted),
-                "ratio": _number(one.ratio),
-                "pairs": str(one.pairs),
-                "95 % over": one.interval,
-                "verdict": one.verdict + "".join(f"\nunlike: {label}" for label in one.labels),
-            }
-        )
-    return table.drawn()
-
-
-class _Columns:
-    """A table that stays readable on a narrow terminal: numbers keep their line and words wrap; a column without anything in
-    it is left out, and what every row says alike stands above the table once."""
-
-    _NUMBERS = frozenset({"estimate", "95 %", "new conditions", "bounds", "difference", "p", "p (Holm)", "ratio", "pairs"})
-    _ONCE = ("group", "model", "verdict", "95 % over", "")
-    _KEPT = frozenset({"estimate", "difference", "95 %", "p"})
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._rows: list[dict[str, str]] = []
-
-    def row(self, cells: dict[str, str]) -> None:
-        """Adds a row, heading to text."""
-        self._rows.append(cells)
-
-    def drawn(self) -> RenderableType:
-        """The table under its title."""
-        columns = {heading: [row[heading] for row in self._rows] for heading in self._rows[0]}
-        shared = {
-            heading: columns[heading][0] for heading in self._ONCE if heading in columns and len(set(columns[heading])) == 1
+    rows = [
+        {
+            "contrast": f"{one.a} vs {one.b}",
+            "model": one.model or "",
+            "group": one.group,
+            "difference": _number(one.difference, sign=True),
+            "95 %": _interval(one.low, one.high, sign=True),
+            "p": _p(one.p),
+            "p (Holm)": _p(one.p_adjusted),
+            "ratio": _number(one.ratio),
+            "pairs": str(one.pairs),
+            "95 % over": one.interval,
+            "verdict": one.verdict + "".join(f"\nunlike: {label}" for label in one.labels),
         }
-        said = [f"{heading} {text}".strip() for heading, text in shared.items() if text and (heading, text) != ("group", "all")]
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        shown = []
-        for heading, texts in columns.items():
-            if heading in shared or (heading not in self._KEPT and not set(texts) - {"", ABSENT}):
-                continue
-            shown.append([Text(text, style="yellow" if heading == "" else "") for text in texts])
-            number = heading in self._NUMBERS
-            least = None if number else min(_LEAST, max(map(len, texts)))
-            table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold", min_width=least)
-        for cells in zip(*shown, strict=True):
-            table.add_row(*cells)
-        return Group(Text(self._title, style="bold") + Text(f"  {'; '.join(said)}" if said else "", style="italic"), table)
+        for one in contrasts
+    ]
+    return _table(title, rows)
+
+
+def _table(title: str, rows: list[dict[str, str]]) -> RenderableType:
+    """Rows, heading to text, that stay readable on a narrow terminal: numbers keep their line and words wrap; a column without
+    anything in it is left out, and what every row says alike stands beside the title once."""
+    columns = {heading: [row[heading] for row in rows] for heading in rows[0]}
+    shared = {heading: columns[heading][0] for heading in _ONCE if heading in columns and len(set(columns[heading])) == 1}
+    said = [f"{heading} {text}".strip() for heading, text in shared.items() if text and (heading, text) != ("group", "all")]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    shown = []
+    for heading, texts in columns.items():
+        if heading in shared or (heading not in _KEPT and not set(texts) - {"", ABSENT}):
+            continue
+        shown.append([Text(text, style="yellow" if heading == "" else "") for text in texts])
+        number = heading in _NUMBERS
+        least = None if number else min(_LEAST, max(map(len, texts)))
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold", min_width=least)
+    for cells in zip(*shown, strict=True):
+        table.add_row(*cells)
+    return Group(Text(title, style="bold") + Text(f"  {'; '.join(said)}" if said else "", style="italic"), table)
 
 
 def _number(number: float | None, sign: bool = False) -> str:

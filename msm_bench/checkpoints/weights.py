@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from msm_bench.artefacts import sha256_of_file, sha256_of_value
+from msm_bench.artefacts import sha256_of_file, sha256_of_value, write_text_atomically
 from msm_bench.checkpoints import store
 from msm_bench.errors import CorruptWeightsError
 
@@ -56,7 +56,7 @@ def _remembered(path: Path, size: int, *state: int) -> str:
     found = sha256_of_file(path)
     with suppress(OSError):  # it is only quicker with it
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(found, encoding="ascii")
+        write_text_atomically(kept, found)
     return found
 
 

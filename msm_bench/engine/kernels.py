@@ -21,7 +21,8 @@ from torch import Tensor
 PIECE_KEYS = 768
 SUFFIX_KEYS = 256
 _ROWS = 128  # rows of a product: tokens of a piece times query heads of one key head
-# Of 19 ways tried on an H100 (8B, 90 rows, three prompts) pieces of 768 keys and four warps were the quickest.
+# Of 19 ways tried on an H100 (8B, 90 rows, three prompts) 768 keys, four warps and three stages were the quickest; with
+# two stages, which was not tried together with 768 keys, a piece also fits the shared memory of smaller cards.
 _PIECE = {"KEYS": 64, "num_warps": 4, "num_stages": 2}
 _LOG2E = 1.4426950408889634
 
@@ -32,7 +33,7 @@ def piece_tokens(group: int) -> int:
 
 
 @triton.jit
-def _pieces(
+def _piece(
     q, q_token, q_head, keys, values, shape, tokens, out, lse, scale,
     HEADS: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, SERVED: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr,
@@ -225,7 +226,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, layer: Any) -> Tensor:
         WIDTH=width, WIDE=wide, num_warps=1,
     )  # fmt: skip
     served = piece_tokens(group)
-    _pieces[(tables.shape.shape[0], kv_heads)](
+    _piece[(tables.shape.shape[0], kv_heads)](
         q, q.stride(0), q.stride(1), layer.piece_keys, layer.piece_values, tables.shape, tables.tokens,
         tables.piece_out, tables.piece_lse, scale,
         HEADS=heads, GROUP=group, WIDTH=width, WIDE=wide, SERVED=served,
