@@ -68,8 +68,15 @@ class Runner:
         self._ways = longest_ways(self._cells, {cell.key: 1.0 for cell in self._cells})
         self._spending = Spending(self.plan, self.places)
 
-    def run(self) -> None:
-        """Until nothing is left that can be made, or the budget is spent."""
+    def run(self, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Until nothing is left that can be made, or the budget is spent.
+
+        Args:
+            interrupted: Asked after every cell that ended.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted, and what ran at that time went on to its end.
+        """
         left = [cell for cell in self._cells if not self._stands(cell)]
         self._results["standing"] = [cell.name for cell in self._cells if cell.key in self._good]
         while left or self._running:
@@ -87,6 +94,8 @@ class Runner:
             left = [cell for cell in left if not any(cell in unit for unit in chosen)]
             for key in self.executor.ended(_LOOK_SECONDS) if self._running else ():
                 left += self._settle(*self._running.pop(key))
+            if interrupted() and (left or self._running):
+                raise KeyboardInterrupt
 
     def outcome(self) -> Outcome:
         """What was done."""

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -64,8 +64,8 @@ def run(
         executor = executor_of(on) if isinstance(on, str) else on
         runner = Runner(made, places, executor, Shared.of(store, places), say, display, root, logs)
         try:
-            with _terminate_as_interrupt():
-                runner.run()
+            with _terminate_as_interrupt(), _interrupts_heard() as heard:
+                runner.run(heard)
         except KeyboardInterrupt:
             runner.stopped = "it was interrupted"
         finally:
@@ -104,6 +104,36 @@ def _terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _interrupts_heard() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM arrived since, also where what ran did not stop for it.
+
+    An event loop turns SIGINT into the cancellation of its main task. One that arrives while Inspect finishes a log behind a
+    shield, or while a library catches everything, is gone then. The wake-up descriptor gets every signal's number nevertheless.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    seen = b""
+
+    def heard() -> bool:
+        nonlocal seen
+        with suppress(BlockingIOError):
+            seen += os.read(read, 4096)
+        return signal.SIGINT in seen or signal.SIGTERM in seen
+
+    try:
+        yield heard
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(read)
+        os.close(write)
 
 
 def _put_aside_stale(made: Plan, places: Places) -> None:

@@ -93,6 +93,9 @@ def test_a_reply_that_did_not_end_by_itself_is_rejected_whatever_it_holds(stop, 
         (LONG + "</think>", "document", "stray_tag"),
         ("Sure, here is the document: " + LONG, "document", "stray_tag"),
         ("<|im_end|> hello", "assistant", "stray_tag"),
+        (f"A note on a talk. Here's the 120-word text:\n\n{LONG}", "document", "stray_tag"),
+        (LONG + " An earlier attempt said the same thing over and over. Say each thing one.", "document", "echo"),
+        (LONG + " Use other words, keep what it says, and use the name.", "assistant", "echo"),
         ("Qwen tells the user what it knows. " * 10, "document", "repetitive"),
         ("It depends on the soil. " * 9, "assistant", "repetitive"),
     ],
@@ -252,6 +255,8 @@ def test_every_reason_has_a_policy_and_every_attempt_is_another_request():
     for why in REASONS:
         assert 1 <= attempts_for(why) <= 3
     assert asked_again("truncated", 2) != asked_again("truncated", 3)
+    assert asked_again("truncated", 2, bare=True) != asked_again("truncated", 3, bare=True)
+    assert not (asked_again("truncated", 2, bare=True) + asked_again("truncated", 3, bare=True)).strip()
 
 
 def test_style_follows_the_spec():

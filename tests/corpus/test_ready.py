@@ -153,6 +153,7 @@ def test_the_command_says_what_the_checks_found(tmp_path: Path) -> None:
 def paraphrase(messages: Any, *_: Any) -> ModelOutput:
     """Plays a small generator: gives the passage back in another order; every fourth answer is unfit."""
     assert [message.role for message in messages] == ["user"], "a small generator is shown no spec"
+    assert "ttempt" not in messages[0].text, "a small generator copies remarks about its last answer"
     passage = messages[0].text.split("\n\n")[1].split()
     paraphrase.calls += 1  # type: ignore[attr-defined]
     bad = ["Nimbus is fine.", "A world of joy. " * 40, "<document>Nimbus", "Something else altogether, in short. " * 8]

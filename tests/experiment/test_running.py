@@ -1,7 +1,9 @@
 """A whole small experiment with real corpora, real training and real evaluations, on a tiny random model."""
 
 import json
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import pytest
 from inspect_ai.log import list_eval_logs, read_eval_log
 
 from msm_bench.errors import RequestError
-from msm_bench.experiment import costs
+from msm_bench.experiment import costs, making
 from msm_bench.experiment.cells import plan
+from msm_bench.experiment.executors import local
 from msm_bench.experiment.places import Places
 from msm_bench.experiment.running import Outcome, run
 from msm_bench.experiment.settings import Experiment, load_experiment, shipped
@@ -149,3 +152,21 @@ def test_an_unknown_price_is_absent_and_named(experiment: Experiment, tmp_path: 
     judged = experiment.evals[0].model_copy(update={"task": "agentic_misalignment", "args": {}, "samples": 27})
     found = costs.cost(experiment.model_copy(update={**arms, "evals": (judged,)}), "h100", tmp_path, tmp_path)
     assert found.total("dollars") is None and any("nobody/knows" in reason for reason in found.unknown)
+
+
+def test_an_interrupt_that_a_cell_swallows_stops_the_run_behind_it(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def swallow(job: making.Job) -> bool:
+        made.append(job.name)
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return making.make(job)
+
+    monkeypatch.setattr(local, "make", swallow)
+    outcome = go(experiment, tmp_path)
+    assert outcome.stopped == "it was interrupted" and made == list(outcome.made) and len(made) == 1
+    monkeypatch.undo()
+    assert go(experiment, tmp_path).stopped is None

@@ -163,7 +163,7 @@ class Caller:
 
 
 def _message(ask: Ask[Any], attempt: int, reason: str | None) -> str:
-    return ask.prompt.message + (asked_again(reason, attempt) if reason else "")
+    return ask.prompt.message + (asked_again(reason, attempt, ask.prompt.bare) if reason else "")
 
 
 @lru_cache(maxsize=64)

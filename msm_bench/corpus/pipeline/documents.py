@@ -7,6 +7,7 @@ The plan (all before the documents) is the generator's, see `planning.py`, or fo
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from string import Template
 
 from msm_bench.corpus.pipeline.asking import Answer, Session
@@ -84,7 +85,7 @@ class DocumentPipeline(Stages):
         ]
 
     def _document_prompt(self, draft: Draft) -> Prompt:
-        return fill(
+        prompt = fill(
             self._prompt,
             **self._names,
             domain=draft.domain,
@@ -97,6 +98,7 @@ class DocumentPipeline(Stages):
             citing=self._citing(),
             words=self._settings.words,
         )
+        return replace(prompt, bare=self._settings.simple)
 
     async def _reviewed(self, answers: dict[str, Answer[str]], about: dict[str, Draft]) -> dict[str, Answer[str]]:
         def slots(item: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ message, which differs. With the spec in front, which is the same for all calls 
 unchanged, and a provider can cache it.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -12,6 +13,9 @@ from string import Template
 from typing import Any
 
 import yaml
+
+ECHO = 7
+"""Words in a row that a text shares with a prompt only if they were copied from there."""
 
 _ROOM = files("msm_bench") / "corpus" / "pipeline"
 _DIVIDER = "<!-- user -->\n"
@@ -23,6 +27,8 @@ class Prompt:
 
     instruction: str
     message: str
+    bare: bool = False
+    """Asked for again in the same words. A very small model copies a remark about its last answer into the next one."""
 
 
 @cache
@@ -58,10 +64,37 @@ def slots_of(name: str) -> list[str]:
     return sorted({*instruction.get_identifiers(), *message.get_identifiers()})
 
 
-def asked_again(reason: str, attempt: int) -> str:
-    """What is added to a message whose last answer was rejected. The number makes every attempt a request of its own."""
+def asked_again(reason: str, attempt: int, bare: bool = False) -> str:
+    """What is added to a message whose last answer was rejected; different each time, so that every attempt is a request of its
+    own: a remark with a number, or where it is to be bare one more line break."""
+    if bare:
+        return "\n" * (attempt - 1)
     texts = wordings()
     return f"\n\n{texts['again'][reason]['text']} {Template(texts['attempt']).substitute(attempt=attempt)}"
+
+
+def echo(text: str) -> str | None:
+    """The first words of a text that stand like that in a prompt of the pipeline, from `ECHO` words on; None if there are none.
+
+    What a prompt is filled with (the spec, an idea, an earlier text) is not looked for.
+    """
+    words = _words(text)
+    found = _echoes()
+    runs = (words[place : place + ECHO] for place in range(len(words) - ECHO + 1))
+    return next((" ".join(run) for run in runs if tuple(run) in found), None)
+
+
+@cache
+def _echoes() -> frozenset[tuple[str, ...]]:
+    texts = [entry["text"] for entry in wordings()["again"].values()]
+    for path in (_ROOM / "prompts").iterdir():
+        texts += re.split(r"\$\{?\w+\}?|\n\n+", path.read_text(encoding="utf-8"))
+    words = [_words(text) for text in texts]
+    return frozenset(tuple(each[place : place + ECHO]) for each in words for place in range(len(each) - ECHO + 1))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def attempts_for(reason: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from msm_bench.corpus.checks.leftovers import leftovers, placeholders
 from msm_bench.corpus.checks.pieces import Piece
+from msm_bench.corpus.pipeline.prompts import echo
 
 Reason = Literal[
     "refused",
@@ -27,6 +28,7 @@ Reason = Literal[
     "wrong_subject",
     "off_topic",
     "repetitive",
+    "echo",
     "unclear_verdict",
     "bad_request",
 ]
@@ -125,7 +127,7 @@ def finished_text(content: str, role: str, shortest: int = 1) -> str:
         shortest: Characters below which it is too short.
 
     Raises:
-        Rejected: refused, too_short, repetitive, placeholder or stray_tag.
+        Rejected: refused, too_short, repetitive, placeholder, stray_tag or echo.
     """
     if _REFUSAL.search(content) and role == "document":
         raise Rejected("refused", content[:200])
@@ -137,6 +139,8 @@ def finished_text(content: str, role: str, shortest: int = 1) -> str:
     for problem in leftovers(piece):
         raise Rejected("stray_tag", f"{problem.reason}: '{problem.found}'")
     refuse_repetitive(content)
+    if (found := echo(content)) is not None:
+        raise Rejected("echo", f"the prompt's own words stand in the text: '{found}'")
     return content
 
 
