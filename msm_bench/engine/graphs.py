@@ -95,7 +95,12 @@ class GraphDecoder:
     def forget_all(self) -> None:
         """Let all memory go."""
         self.forget_rows()
-        self._kept, self._places, self._pool = {}, (), None
+        self._drop_graphs()
+        self._places = ()
+
+    def _drop_graphs(self) -> None:
+        # With its last graph torch gives up their pool; a capture into it would fail from then on.
+        self._kept, self._pool = {}, None
 
     @torch.inference_mode()
     def step(
@@ -120,7 +125,8 @@ class GraphDecoder:
         places = (suffixes.keys[0].data_ptr(), suffixes.rows, suffixes.length, adapter)
         if places != self._places:
             # What graphs know: where the rows' own keys and values lie, and the adapter.
-            self._kept, self._places, self._filled = {}, places, None
+            self._drop_graphs()
+            self._places, self._filled = places, None
         if self._layout is None:
             self._layout = Layout(chains, len(self._shapes), self._served, self._kernels.PIECE_KEYS)
         rows = len(tokens)
@@ -154,7 +160,7 @@ class GraphDecoder:
     def _new(self, size: Size, suffixes: Suffixes, inputs: Tensor) -> _Captured:
         assert self._layout is not None
         if len(self._kept) >= _KEPT:
-            self._kept.clear()
+            self._drop_graphs()
         tables = Tables(size, self._shapes[0], len(self._shapes), self._heads, self._served, inputs[2])
         tables.fill(self._layout)
         self._filled = size
