@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -24,6 +24,8 @@ from msm_bench.trainers.states import Losses, States, last_state, on_cpu, proces
 
 LOSSES_FILE = "losses.jsonl"
 _START_FILE = "held-out-start.json"
+A = TypeVar("A", bound=TrainingArguments)
+
 _NO_EFFECT = 1e-6
 """Nats a token: an adapter whose held-out loss differs by less changed nothing."""
 
@@ -99,7 +101,7 @@ def next_token(stage: Stage) -> None:
     with without_cache(stage.model), fast_paths(stage.model, recipe):
         fit = _Fit(
             model=stage.model,
-            args=TrainingArguments(**common(recipe, folder, len(rows) // recipe.batch_rows) | plain),
+            args=on_one_card(TrainingArguments(**common(recipe, folder, len(rows) // recipe.batch_rows) | plain)),
             train_dataset=Rows(stage.train, rows),
             data_collator=collate,
         )
@@ -121,6 +123,16 @@ def run(trainer: Any, folder: Path) -> None:
     processes().wait_for_everyone()
     state = last_state(folder)
     trainer.train(resume_from_checkpoint=str(state) if state else None)
+
+
+def on_one_card(arguments: A) -> A:
+    """The same arguments for one card a process.
+
+    A process alone on a machine with several would train in torch's `DataParallel`, which the adapters' layers do not follow
+    and the recipe's batch did not ask for. More cards are for `--accelerate`, which starts a process for each.
+    """
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def common(recipe: Recipe, folder: Path, updates: int) -> dict[str, Any]:

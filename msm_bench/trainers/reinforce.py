@@ -14,7 +14,7 @@ from msm_bench.engine.messages import split_reasoning
 from msm_bench.engine.text import Detokenizer
 from msm_bench.errors import RequestError
 from msm_bench.trainers.builtin import DeliberativeRecipe
-from msm_bench.trainers.fitting import LOSSES_FILE, common, run
+from msm_bench.trainers.fitting import LOSSES_FILE, common, on_one_card, run
 from msm_bench.trainers.judge import Judge, mean_reward
 from msm_bench.trainers.stage import Stage
 from msm_bench.trainers.states import Losses, States, processes, read_losses
@@ -101,7 +101,7 @@ def _arguments(recipe: DeliberativeRecipe, stage: Stage) -> GRPOConfig:
         "beta": recipe.rl_beta,
         "chat_template_kwargs": {} if recipe.thinking is None else {"enable_thinking": recipe.thinking},
     }
-    return GRPOConfig(**settings)
+    return on_one_card(GRPOConfig(**settings))
 
 
 def _opens_thinking(stage: Stage, row: ChatRow) -> bool:

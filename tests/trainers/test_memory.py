@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from trainer_makers import make_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainingArguments
 
 from msm_bench.trainers import memory, resolve_recipe
+from msm_bench.trainers.fitting import on_one_card
 from msm_bench.trainers.memory import checkpoint, fixed_count, layers_of, spared
 from msm_bench.trainers.recipe import Recipe
 
@@ -109,3 +110,9 @@ def test_a_pass_that_does_not_fit_moves_inputs_to_the_host(model: Any, monkeypat
 
     assert memory._measured(model, [], loss) == (4, True)
     checkpoint(model, 4, offload=False)
+
+
+def test_a_process_trains_on_one_card_of_several(tmp_path: Path) -> None:
+    arguments = TrainingArguments(output_dir=str(tmp_path))
+    arguments._n_gpu = 4  # what transformers finds on a machine with four
+    assert on_one_card(arguments).n_gpu == 1
