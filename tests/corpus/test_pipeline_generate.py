@@ -1,6 +1,8 @@
 """Whole corpora from a local server: documents and chats, samples, dry runs, resuming, and what lies in the finished folder."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,28 @@ def test_documents_that_were_stopped_often_are_those_of_an_undisturbed_run(tmp_p
     one, two = ((tmp_path / name / "documents.jsonl").read_bytes() for name in ("whole", "stopped"))
     assert one == two
     _documents_are_whole(tmp_path / "whole", outcome)
+
+
+@pytest.mark.parametrize("after", [4, 15])
+def test_an_interrupt_ends_politely_and_costs_nothing(tmp_path, after):
+    with ProviderServer() as server:
+        server.latency = 0.05
+        server.on_sale = lambda sold: os.kill(os.getpid(), signal.SIGINT) if sold == after else None
+        with pytest.raises(WorkError, match=r"was interrupted; \d+ calls are on disk\. Run the same command again"):
+            generate(server, "documents", tmp_path / "out", 16)
+        server.on_sale = lambda sold: None
+        generate(server, "documents", tmp_path / "out", 16)
+        lost = sold(server) - len((tmp_path / "out.work" / "calls.jsonl").read_text().splitlines())
+        assert lost <= 50  # what was under way, at most a call a connection
+
+
+def test_a_missing_key_is_named_in_plain_words(tmp_path, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    with pytest.raises(RequestError, match=r"No ANTHROPIC_API_KEY defined.*set its key"):
+        generate_with_model(
+            "documents", load_spec("rules"), tmp_path / "out", n=4, model_name="Qwen", provider_name="Alibaba",
+            generator="anthropic/claude-opus-4-6",
+        )  # fmt: skip
 
 
 def _documents_are_whole(folder: Path, outcome: Outcome) -> None:

@@ -163,9 +163,11 @@ class Session:
                 max_retries=self._config.max_retries,
                 metadata={**self._labels, "stage": stage},
             )
-        error = logs[0].error.message if logs[0].error else ""
+        # Interrupted early, Inspect returns without a log; later, with one that says so.
+        status, failure = (logs[0].status, logs[0].error) if logs else ("cancelled", None)
+        error = failure.message if failure else ""
         still_open = sum(not (step := self._next(ask)).kept and not step.over for ask in unique)
-        run.raise_if_stopped(logs[0].status, error, still_open, self.store.folder, len(self.store))
+        run.raise_if_stopped(status, error, still_open, self.store.folder, len(self.store))
 
     def _solver(self, groups: dict[str, list[Ask[Any]]], run: StageRun) -> Solver:
         # A closure and no arguments, so that the log holds the solver's name and not the session.

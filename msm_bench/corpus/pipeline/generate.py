@@ -20,6 +20,7 @@ import anyio
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import GenerateConfig, Model, get_model
 from pydantic import BaseModel, ConfigDict
+from rich.text import Text
 
 from msm_bench.artefacts import Manifest, refuse_existing
 from msm_bench.corpus.balance import read_rows
@@ -246,9 +247,17 @@ def _models(generator: str | Model, grader: str | Model | None) -> dict[Role, Mo
         except MsmBenchError:
             raise
         except (PrerequisiteError, ValueError, ImportError) as error:
-            problem = f"The model '{named}' cannot be used: {without_keys(' '.join(str(error).split()))[:300]}"
+            problem = f"The model '{named}' cannot be used: {without_keys(_said(error))[:300]}"
             raise RequestError(problem.removesuffix(".") + ".", "Name a model that Inspect knows, and set its key.") from error
     return made
+
+
+def _said(error: Exception) -> str:
+    """An error in one line, without the colours that Inspect's own are written with."""
+    text = str(error)
+    if isinstance(error, PrerequisiteError):
+        text = Text.from_markup(text).plain.removeprefix("ERROR: ")
+    return " ".join(text.split())
 
 
 def _call_settings(config: GenerateConfig | None, batch: bool | int) -> GenerateConfig:

@@ -78,6 +78,8 @@ class StageRun:
         if self._stop is not None:
             kind, problem, why = self._stop
             raise kind(f"{problem}; {stands}.", mends[why])
+        if status == "cancelled":
+            raise WorkError(f"The stage '{self.stage}' was interrupted; {stands}.", resume)
         if status != "success":
             raise WorkError(f"The stage '{self.stage}' ended with '{status}' {without_keys(error)[:200]}; {stands}.", resume)
         if self._failures:
