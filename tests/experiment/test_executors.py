@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from traces import results, same, shrunk, trace
 
-from msm_bench.errors import MissingExtraError, RequestError, UnknownNameError
+from msm_bench.errors import MissingExtraError, RequestError, UnknownNameError, WorkError
 from msm_bench.experiment import driving, making
 from msm_bench.experiment.cells import plan
 from msm_bench.experiment.executors.contract import executor_of
@@ -244,3 +245,11 @@ def test_a_missing_package_names_its_extra(on: str, package: str, monkeypatch: p
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"msm-bench\[{on}\]"):
         executor_of(on)
+
+
+def test_a_ray_cluster_that_is_not_there_is_said_at_once() -> None:
+    pytest.importorskip("ray")
+    since = time.monotonic()
+    with pytest.raises(WorkError, match=r"No Ray cluster can be reached at '127\.0\.0\.1:9'.*ray start --head"):
+        executor_of("ray:127.0.0.1:9")
+    assert time.monotonic() - since < 60

@@ -1,6 +1,7 @@
 """Tasks of a Ray cluster. A task gets a cell's settings, a few kilobytes; data goes through the artefact store alone."""
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 from msm_bench.errors import MissingExtraError, WorkError
 from msm_bench.experiment.making import Job, make
+
+_ANSWERS_WITHIN = 10.0
 
 
 class Ray:
@@ -28,8 +31,9 @@ class Ray:
         self._mine = not ray.is_initialized()
         if self._mine:
             try:
+                _knock(address)
                 ray.init(address=address, include_dashboard=None if address else False, log_to_driver=True)
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 problem = " ".join(str(error).split())[:300]
                 mend = "Start it with 'ray start --head', and name its address: --on ray:HOST:6379."
                 raise WorkError(f"No Ray cluster can be reached at '{address}': {problem}.", mend) from error
@@ -92,3 +96,10 @@ def _work(text: str) -> int:
     Path(job.folder).mkdir(parents=True, exist_ok=True)
     os.chdir(job.folder)
     return 0 if make(job) else 1
+
+
+def _knock(address: str | None) -> None:
+    """Raises `OSError` where nothing listens. Ray itself would try for a minute or more, and end the process then."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), _ANSWERS_WITHIN).close()
