@@ -94,7 +94,7 @@ class Runner:
             left = [cell for cell in left if not any(cell in unit for unit in chosen)]
             for key in self.executor.ended(_LOOK_SECONDS) if self._running else ():
                 left += self._settle(*self._running.pop(key))
-            if interrupted() and (left or self._running):
+            if (left or self._running) and interrupted():
                 raise KeyboardInterrupt
 
     def outcome(self) -> Outcome:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -108,7 +108,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_heard() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM arrived since, also where what ran did not stop for it.
+    """Whether SIGINT or SIGTERM arrived since it was last asked, also where what ran did not stop for it.
 
     An event loop turns SIGINT into the cancellation of its main task. One that arrives while Inspect finishes a log behind a
     shield, or while a library catches everything, is gone then. The wake-up descriptor gets every signal's number nevertheless.
@@ -120,13 +120,13 @@ def _interrupts_heard() -> Iterator[Callable[[], bool]]:
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    seen = b""
 
     def heard() -> bool:
-        nonlocal seen
-        with suppress(BlockingIOError):
-            seen += os.read(read, 4096)
-        return signal.SIGINT in seen or signal.SIGTERM in seen
+        try:
+            numbers = os.read(read, 4096)
+        except BlockingIOError:
+            return False
+        return signal.SIGINT in numbers or signal.SIGTERM in numbers
 
     try:
         yield heard

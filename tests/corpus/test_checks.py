@@ -11,9 +11,9 @@ from rich.console import Console
 
 from msm_bench.corpus.checks import CHECKS, Report, check_corpus, check_rows, evaluation_entities, require_clean
 from msm_bench.corpus.checks.duplicates import NEAR_DUPLICATE, band_size, jaccard, normalised, shingles
-from msm_bench.corpus.checks.entities import collect, entity, ngrams
+from msm_bench.corpus.checks.entities import collect, entity
 from msm_bench.corpus.checks.names import load_families
-from msm_bench.corpus.checks.pieces import Piece, split_words
+from msm_bench.corpus.checks.pieces import Piece, ngrams, split_words
 from msm_bench.corpus.rows import ChatRow, DocumentRow, Message, write_chats, write_documents
 from msm_bench.errors import RequestError, UnknownNameError, WorkError
 from msm_bench.specs.loading import list_specs, load_spec
@@ -418,7 +418,7 @@ def test_an_entity_of_ones_own() -> None:
 
 @given(st.lists(st.sampled_from("abcdefg"), max_size=40))
 def test_ngrams_are_all_runs_of_thirteen(words: list[str]) -> None:
-    assert list(ngrams(words)) == [tuple(words[place : place + 13]) for place in range(len(words) - 12)]
+    assert list(ngrams(words, 13)) == [tuple(words[place : place + 13]) for place in range(len(words) - 12)]
 
 
 # Files and reports.

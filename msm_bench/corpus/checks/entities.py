@@ -25,7 +25,7 @@ from typing import Any, cast
 
 import yaml
 
-from msm_bench.corpus.checks.pieces import split_words
+from msm_bench.corpus.checks.pieces import ngrams, split_words
 from msm_bench.corpus.checks.report import Severity
 from msm_bench.specs.loading import list_specs, load_spec
 
@@ -106,25 +106,20 @@ def collect(
         held_out: Value to the slugs of its held-out domains.
         except_in: Texts whose passages are free to stand in training data.
     """
-    free = {gram for text in except_in for gram in ngrams(split_words(text))}
+    free = {gram for text in except_in for gram in ngrams(split_words(text), NGRAM)}
     long: dict[tuple[str, ...], str] = {}
     short: dict[tuple[str, ...], str] = {}
     for source, text in texts:
         parts = _SLOT.split(text)
         for part in parts:
             words = split_words(part)
-            for gram in ngrams(words):
+            for gram in ngrams(words, NGRAM):
                 if gram not in free:
                     long.setdefault(gram, source)
             # A piece between two slots is not a text of its own.
             if SHORTEST_PASSAGE <= len(words) < NGRAM and len(parts) == 1:
                 short.setdefault(tuple(words), source)
     return Entities(tuple(entities), long, short, tuple(pairs), held_out or {})
-
-
-def ngrams(words: list[str]) -> Iterator[tuple[str, ...]]:
-    """All runs of 13 words."""
-    return zip(*(words[place:] for place in range(NGRAM)), strict=False)
 
 
 @cache

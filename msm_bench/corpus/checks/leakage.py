@@ -5,8 +5,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TypeVar
 
-from msm_bench.corpus.checks.entities import NGRAM, Entities, ngrams
-from msm_bench.corpus.checks.pieces import Piece
+from msm_bench.corpus.checks.entities import NGRAM, Entities
+from msm_bench.corpus.checks.pieces import Piece, ngrams
 from msm_bench.corpus.checks.report import Problem, Severity
 from msm_bench.corpus.rows import ChatRow, DocumentRow
 from msm_bench.specs.loading import list_specs, load_spec
@@ -56,7 +56,7 @@ class LeakageScan:
     def passages(self, piece: Piece) -> Iterator[Problem]:
         """Words in a row that an evaluated model reads, each run once."""
         words = piece.words
-        if not self._ngrams.isdisjoint(ngrams(words)):
+        if not self._ngrams.isdisjoint(ngrams(words, NGRAM)):
             yield from self._runs(piece)
         for first, passage, source in _found(words, self._openings):
             span = piece.word_span(first, len(passage))
@@ -93,7 +93,7 @@ class LeakageScan:
 
     def _runs(self, piece: Piece) -> Iterator[Problem]:
         first = last = -1
-        for place, gram in enumerate(ngrams(piece.words)):
+        for place, gram in enumerate(ngrams(piece.words, NGRAM)):
             if gram not in self._ngrams:
                 continue
             if first >= 0 and place > last + 1:

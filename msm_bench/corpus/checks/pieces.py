@@ -1,6 +1,7 @@
 """The texts of a row, each with its words: what every check reads."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,11 @@ _WORD = re.compile(r"[^\W\d_]+|\d+")
 def split_words(text: str) -> list[str]:
     """The words of a text, case folded; runs of digits are words of their own."""
     return _WORD.findall(text.casefold())
+
+
+def ngrams(words: list[str], count: int) -> Iterator[tuple[str, ...]]:
+    """All runs of so many words."""
+    return zip(*(words[place:] for place in range(count)), strict=False)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from msm_bench.corpus.checks.pieces import ngrams, split_words
+
 ECHO = 7
 """Words in a row that a text shares with a prompt only if they were copied from there."""
 
@@ -78,10 +80,8 @@ def echo(text: str) -> str | None:
 
     What a prompt is filled with (the spec, an idea, an earlier text) is not looked for.
     """
-    words = _words(text)
     found = _echoes()
-    runs = (words[place : place + ECHO] for place in range(len(words) - ECHO + 1))
-    return next((" ".join(run) for run in runs if tuple(run) in found), None)
+    return next((" ".join(run) for run in ngrams(split_words(text), ECHO) if run in found), None)
 
 
 @cache
@@ -89,12 +89,7 @@ def _echoes() -> frozenset[tuple[str, ...]]:
     texts = [entry["text"] for entry in wordings()["again"].values()]
     for path in (_ROOM / "prompts").iterdir():
         texts += re.split(r"\$\{?\w+\}?|\n\n+", path.read_text(encoding="utf-8"))
-    words = [_words(text) for text in texts]
-    return frozenset(tuple(each[place : place + ECHO]) for each in words for place in range(len(each) - ECHO + 1))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return frozenset(run for text in texts for run in ngrams(split_words(text), ECHO))
 
 
 def attempts_for(reason: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
 from msm_bench.corpus.checks.leftovers import leftovers, placeholders
-from msm_bench.corpus.checks.pieces import Piece
+from msm_bench.corpus.checks.pieces import Piece, ngrams
 from msm_bench.corpus.pipeline.prompts import echo
 
 Reason = Literal[
@@ -112,7 +112,7 @@ def untagged(text: str) -> str:
 def refuse_repetitive(text: str) -> None:
     """Raises `Rejected` where a text runs in circles: too many of its runs of six words have stood in it before."""
     words = re.findall(r"\w+", text.casefold())
-    runs = [tuple(words[place : place + 6]) for place in range(len(words) - 5)]
+    runs = list(ngrams(words, 6))
     again = len(runs) - len(set(runs))
     if runs and again / len(runs) > MOST_REPEATED:
         raise Rejected("repetitive", f"{again} of {len(runs)} runs of six words stand in it before")
