@@ -41,6 +41,7 @@ def curve(given: argparse.Namespace, name: str, dtype: str) -> list[float]:
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     changes = {"max_tokens": str(given.length), "batch_rows": str(given.rows), "dtype": dtype, "kernels": "plain"}
     changes |= {"learning_rate": "0.001", "rank": "16", "alpha": "32", "save_every": "1000"}
+    changes |= dict(pair.split("=", 1) for pair in given.set)
     out = given.out / f"{name}-{dtype}"
     train(
         "msm", "paper", str(given.out / "model"), [given.corpus], out, overrides=changes, accelerate=str(path),
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="a folder of documents; composed where it is not given")
     parser.add_argument("--length", type=int, default=2048, help="tokens of a row")
     parser.add_argument("--rows", type=int, default=4, help="rows of an update, over all processes")
+    parser.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="of the recipe, over the above")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)

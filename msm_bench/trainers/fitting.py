@@ -1,5 +1,6 @@
 """Next-token training with transformers' trainer: a fixed order, exact resuming, equal numbers on any count of processes."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -121,8 +122,17 @@ def run(trainer: Any, folder: Path) -> None:
     if processes().is_main_process:
         remove_incomplete(folder)
     processes().wait_for_everyone()
+    _keep_float32(trainer.accelerator.state)
     state = last_state(folder)
     trainer.train(resume_from_checkpoint=str(state) if state else None)
+
+
+def _keep_float32(state: Any) -> None:
+    # Under FSDP2 Accelerate's bf16 also rounds what a layer returns, the loss too, and the gradients' sum over the processes.
+    plugin: Any = getattr(state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
+    if policy is not None:
+        plugin.mixed_precision_policy = dataclasses.replace(policy, reduce_dtype=torch.float32, output_dtype=None)
 
 
 def on_one_card(arguments: A) -> A:

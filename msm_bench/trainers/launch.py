@@ -3,10 +3,15 @@
 python -m msm_bench.trainers.launch REQUEST.json
 """
 
+import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
+from typing import NoReturn
+
+import torch.distributed
 
 from msm_bench.errors import MsmBenchError, UnknownNameError, WorkError
 from msm_bench.trainers.run import Request, execute, prepare
@@ -49,18 +54,23 @@ def launch(request: Request, config: str) -> None:
 
 
 def main(path: str) -> None:
-    """One process of a launched run."""
-    request = Request.model_validate_json(Path(path).read_text(encoding="utf-8"))
+    """One process of a launched run. A failure ends it at once, so that the launcher ends the others."""
     try:
-        execute(prepare(request))
+        execute(prepare(Request.model_validate_json(Path(path).read_text(encoding="utf-8"))))
     except MsmBenchError as error:
         print(str(error), file=sys.stderr)
-        sys.exit(error.exit_code)
-    finally:
-        import torch.distributed
+        _leave(error.exit_code)
+    except BaseException:
+        traceback.print_exc()
+        _leave(1)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+
+def _leave(code: int) -> NoReturn:
+    # Not by way of the interpreter's end: leaving a group waits for the others, and they wait for this process in a sum.
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

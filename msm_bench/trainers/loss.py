@@ -106,6 +106,14 @@ def loss_in_pieces(model: Any, compiled: bool = False) -> Iterator[None]:
         compiled: As in `piecewise_loss`.
     """
     plain = model.forward
+    head = model.get_output_embeddings()
+    product = head.forward
+
+    def in_pieces(hidden: Tensor, targets: Tensor | None = None, places: Tensor | None = None) -> Tensor:
+        if targets is None or places is None:
+            logits: Tensor = product(hidden)
+            return logits
+        return piecewise_loss(hidden, head.weight, targets, places, compiled)
 
     def forward(labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Any) -> Any:
         if labels is None:
@@ -115,12 +123,13 @@ def loss_in_pieces(model: Any, compiled: bool = False) -> Iterator[None]:
         targets, places = places_of(labels)
         hidden = model.model(**inputs).last_hidden_state
         with torch.autocast(hidden.device.type, enabled=False):
-            total = piecewise_loss(hidden, model.get_output_embeddings().weight, targets, places, compiled)
+            # Through the layer's own call: under FSDP2 its weights are whole inside of that alone.
+            total = head(hidden, targets, places)
         shared = max(len(places), 1) if num_items_in_batch is None else num_items_in_batch
         return CausalLMOutputWithPast(loss=total / shared)
 
-    model.forward = forward
+    model.forward, head.forward = forward, in_pieces
     try:
         yield
     finally:
-        del model.forward
+        del model.forward, head.forward

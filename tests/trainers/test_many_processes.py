@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from trainer_makers import make_model
 
 from msm_bench.errors import RequestError, UnknownNameError, WorkError
 from msm_bench.trainers.launch import CONFIGS, config_file
@@ -28,18 +29,28 @@ def test_two_processes_have_the_loss_curve_of_one(quick: Callable[..., Any], tmp
     assert one.metrics == pytest.approx(two.metrics, abs=1e-5)
 
 
-@pytest.mark.slow
-def test_sharded_weights_have_the_same_loss_curve(
-    quick: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """FSDP2 as the shipped configuration of two GPUs asks for it, on two CPU processes."""
-    content = yaml.safe_load((CONFIGS / "gpu-2.yaml").read_text(encoding="utf-8"))
-    path = tmp_path / "fsdp.yaml"
-    path.write_text(yaml.safe_dump({**content, "use_cpu": True, "mixed_precision": "no", "main_process_port": 0}))
-    one = quick("msm", tmp_path / "one")
+@pytest.fixture
+def sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """FSDP2 as the shipped configuration of two GPUs asks for it, on two CPU processes, in a precision."""
     door = Path(__file__).with_name("fsdp_on_cpu")
     monkeypatch.setenv("PYTHONPATH", f"{door}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    two = quick("msm", tmp_path / "two", accelerate=str(path))
+
+    def write(precision: str) -> str:
+        content = yaml.safe_load((CONFIGS / "gpu-2.yaml").read_text(encoding="utf-8"))
+        path = tmp_path / f"fsdp-{precision}.yaml"
+        path.write_text(yaml.safe_dump({**content, "use_cpu": True, "mixed_precision": precision, "main_process_port": 0}))
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("tied", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_sharded_weights_have_the_same_loss_curve(
+    tied: bool, quick: Callable[..., Any], sharded: Callable[[str], str], tmp_path: Path
+) -> None:
+    model = str(make_model(tmp_path / "model", tie_word_embeddings=tied))
+    one = quick("msm", tmp_path / "one", model=model)
+    two = quick("msm", tmp_path / "two", model=model, accelerate=sharded("no"))
     assert two.cost["processes"] == 2
     assert curve(tmp_path / "one") == pytest.approx(curve(tmp_path / "two"), abs=1e-5)
     assert one.metrics == pytest.approx(two.metrics, abs=1e-5)
@@ -47,6 +58,19 @@ def test_sharded_weights_have_the_same_loss_curve(
     assert weights[0].keys() == weights[1].keys()
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_losses_of_sharded_bfloat16_are_not_rounded(
+    quick: Callable[..., Any], sharded: Callable[[str], str], tmp_path: Path
+) -> None:
+    half = {"dtype": "bfloat16"}
+    one = quick("msm", tmp_path / "one", overrides=half)
+    two = quick("msm", tmp_path / "two", overrides=half, accelerate=sharded("bf16"))
+    assert one.metrics == pytest.approx(two.metrics, abs=0.02)
+    losses = curve(tmp_path / "two")
+    assert curve(tmp_path / "one") == pytest.approx(losses, abs=0.02)
+    assert torch.tensor(losses).bfloat16().float().tolist() != pytest.approx(losses, abs=1e-6)
 
 
 @pytest.mark.slow

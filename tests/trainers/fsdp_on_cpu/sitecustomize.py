@@ -13,6 +13,8 @@ def _with_fsdp(self: Any, *args: Any, **kwargs: Any) -> None:
     plugin = kwargs.get("fsdp_plugin")
     if plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
         self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
+        if self.mixed_precision != "no":
+            plugin.set_mixed_precision(self.mixed_precision)
 
 
 state.AcceleratorState.__init__ = _with_fsdp  # type: ignore[method-assign]
