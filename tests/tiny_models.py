@@ -40,6 +40,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen2": {"model_type": "qwen2", "num_attention_heads": 4, "num_key_value_heads": 4},
     "qwen3": {"model_type": "qwen3", "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8},
     "mistral": {"model_type": "mistral", "num_attention_heads": 4, "num_key_value_heads": 1, "sliding_window": None},
+    "neighbours": {"model_type": "ernie4_5", "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16},
     "windowed": {"model_type": "mistral", "num_attention_heads": 4, "num_key_value_heads": 1, "sliding_window": 8},
 }
 

@@ -6,10 +6,12 @@ holds the lock and so knows that nobody works on it.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 import platformdirs
@@ -23,13 +25,17 @@ from msm_bench.artefacts import (
     disk_errno,
     disk_errors,
     sha256_of_file,
+    sha256_of_value,
     stored_files,
+    write_text_atomically,
 )
 
-__all__ = ["Identity", "build", "cache_root", "damage", "disk_errno", "read_identity", "writing"]
+__all__ = ["Identity", "build", "cache_root", "damage", "disk_errno", "read_identity", "sha256_of_large", "writing"]
 
 IDENTITY_FILE = "identity.json"
 WEIGHTS_FILE = "model.safetensors"
+_LARGE = 2**26
+"""Bytes of a file that is not read again for its hash by every process: 1.5 GB a second are 11 s for a model of 8B."""
 # Folders whose every byte has been hashed by this process, with their identity at that time.
 _hashed: dict[Path, "Identity"] = {}
 
@@ -50,10 +56,38 @@ def cache_root() -> Path:
     return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("msm-bench")
 
 
+def sha256_of_large(path: Path) -> str:
+    """SHA-256 of a file that may be large: read once in a process, and from 64 MB on once on a machine.
+
+    The hash is kept in the cache for as long as the file system says that it is the same file, unchanged.
+    """
+    found = path.stat()
+    # Whoever writes to a file, or puts another in its place, cannot keep its time of change (ctime) or its number.
+    return _remembered(path.resolve(), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino)
+
+
+@lru_cache(maxsize=512)
+def _remembered(path: Path, size: int, *state: int) -> str:
+    if size < _LARGE:
+        return sha256_of_file(path)
+    kept = cache_root() / "weight-hashes" / sha256_of_value([str(path), size, *state])
+    try:
+        known = kept.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        known = ""
+    if re.fullmatch("[0-9a-f]{64}", known):
+        return known
+    found = sha256_of_file(path)
+    with suppress(OSError):  # it is only quicker with it
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(kept, found)
+    return found
+
+
 def damage(folder: Path) -> str | None:
     """What is wrong with a stored folder, or None when it is whole.
 
-    Sizes are compared on every call; every byte is hashed on the first call for this folder in a process.
+    Sizes are compared on every call, hashes on the first call for this folder in a process.
     """
     try:
         identity = Identity.model_validate_json((folder / IDENTITY_FILE).read_bytes())
@@ -69,7 +103,7 @@ def damage(folder: Path) -> str | None:
             return f"{name} has {path.stat().st_size} bytes instead of {stored.size}"
     if _hashed.get(folder) != identity:
         for name, stored in identity.files.items():
-            if sha256_of_file(folder / name) != stored.sha256:
+            if sha256_of_large(folder / name) != stored.sha256:
                 return f"{name} does not match its checksum"
         _hashed[folder] = identity
     return None

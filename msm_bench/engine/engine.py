@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from msm_bench.checkpoints import ResolvedModel
-from msm_bench.engine import memory
+from msm_bench.engine import elementwise, memory
 from msm_bench.engine.adapters import Adapters, read_adapter
 from msm_bench.engine.attention import ATTENTION_NAME
 from msm_bench.engine.fusing import fuse, kernels_for
@@ -200,6 +200,8 @@ def _try_shared(loaded: Loaded, max_rows: int, budget: int, chunk: int, graphs: 
         model.set_attn_implementation(ATTENTION_NAME)
         fuse(model)
         runner = SharedRunner(model, loaded.context_length, max_rows, budget, chunk)
+        if loaded.device.type == "cpu":
+            runner.use_elementwise(elementwise)
         found = runner.check_logits(tokens[0].tolist())
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
         if memory.ran_out(error):

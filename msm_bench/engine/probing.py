@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from msm_bench.engine.attention import Level, partial_attention, widen_heads
 from msm_bench.engine.plans import LayerShape
 
-_COUNT = 16
+_COUNT = 12
 
 
 def probe_tokens(model: nn.Module) -> Tensor:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from msm_bench.engine.prefix import Node
@@ -97,11 +98,13 @@ class Runner(Protocol):
     """Owns the model's forward passes. All calls come from the scheduler's thread.
 
     Attributes:
+        device: Where the model's first weights are.
         kind: "shared" or "padded", for the log.
         vocabulary: How many tokens the model's logits cover.
         rows: The rows that decode together, ended ones included until they are settled.
     """
 
+    device: torch.device
     kind: str
     vocabulary: int
     rows: list[Row]

@@ -20,9 +20,10 @@ from msm_bench.errors import WorkError
 
 logger = logging.getLogger(__name__)
 
-# Requests of one evaluation arrive in a burst; those that come within this of each other start together.
-_GATHER_SECONDS = 0.005
-_GATHER_AT_MOST = 0.1
+# Requests of one evaluation arrive in a burst, each as soon as its prompt is in tokens; those that come within this of each
+# other start together. A CPU needs longer for the tokens of a prompt, and much longer for computing it.
+_GATHER_SECONDS, _GATHER_AT_MOST = 0.005, 0.1
+_GATHER_SECONDS_CPU, _GATHER_AT_MOST_CPU = 0.03, 0.3
 # Enough to fill batches; not so many that running samples and finished scores wait long.
 _SCORED_AT_ONCE = 256
 
@@ -121,15 +122,17 @@ class Scheduler:
     def _collect(self) -> bool:
         """Take in what has arrived, waiting for it when there is nothing to do; False when the thread is to end."""
         idle = not (self._runner.rows or self._waiting or self._scoring)
+        on_cpu = self._runner.device.type == "cpu"
+        between, at_most = (_GATHER_SECONDS_CPU, _GATHER_AT_MOST_CPU) if on_cpu else (_GATHER_SECONDS, _GATHER_AT_MOST)
         begun = time.monotonic()
         while True:
             try:
                 if idle:
                     request = self._inbox.get()
-                elif self._runner.rows or time.monotonic() - begun > _GATHER_AT_MOST:
+                elif self._runner.rows or time.monotonic() - begun > at_most:
                     request = self._inbox.get_nowait()
                 else:
-                    request = self._inbox.get(timeout=_GATHER_SECONDS)
+                    request = self._inbox.get(timeout=between)
             except queue.Empty:
                 return True
             if request is None:
@@ -163,7 +166,7 @@ class Scheduler:
         if runner.settle(hurry=bool(self._waiting)) or not runner.rows:
             self._full = False
         if self._waiting and not self._full:
-            self._waiting = _equal_together(self._waiting)
+            self._waiting = _equal_together(self._waiting, shortest_first=not runner.rows)
             admitted = runner.admit(self._waiting)
             del self._waiting[:admitted]
             self._full = admitted == 0
@@ -250,12 +253,19 @@ class Scheduler:
         return [*self._runner.rows, *self._waiting, *self._scoring]
 
 
-def _equal_together(rows: Sequence[Row]) -> list[Row]:
-    """Rows of one prompt side by side, prompts in order of their first row: so that a batch shares what it can."""
+def _equal_together(rows: Sequence[Row], shortest_first: bool) -> list[Row]:
+    """Rows of one prompt side by side, so that a batch shares what it can; prompts in order of their first row.
+
+    With `shortest_first` the shortest prompt comes before the others: where nothing runs yet, its tokens are there soonest.
+    """
     groups: dict[tuple[int, tuple[int, ...]], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.adapter, row.prompt), []).append(row)
-    return [row for group in groups.values() for row in group]
+    ordered = list(groups.values())
+    if shortest_first:
+        first = min(range(len(ordered)), key=lambda index: len(ordered[index][0].prompt))
+        ordered.insert(0, ordered.pop(first))
+    return [row for group in ordered for row in group]
 
 
 def _deliver(future: "Future[Any]", result: object) -> None:

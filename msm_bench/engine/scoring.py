@@ -10,7 +10,9 @@ from msm_bench.engine.prefix import Node
 from msm_bench.engine.rows import Scored, ScoreRequest
 
 _LOGIT_BYTES = {"cuda": 2**31, "cpu": 2**28}
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = {"cuda": 256}
+_ROWS_ELSEWHERE = 16
+"""Rows of logits that are summed up together: on a CPU as many as stay in its cache."""
 
 
 @dataclass(eq=False)
@@ -69,7 +71,8 @@ def logit_rows(vocabulary: int, device: torch.device) -> int:
 
 def target_logprobs(logits: Tensor, rows: Sequence[int], targets: Sequence[int]) -> list[float]:
     """Log-probability of `targets[i]` under `logits[rows[i]]`; logits [n, V], the softmax in float32."""
-    norms = torch.cat([piece.float().logsumexp(-1) for piece in torch.split(logits, _ROWS_AT_ONCE)])
+    together = _ROWS_AT_ONCE.get(logits.device.type, _ROWS_ELSEWHERE)
+    norms = torch.cat([piece.float().logsumexp(-1) for piece in torch.split(logits, together)])
     row = torch.tensor(rows, device=logits.device)
     chosen = logits[row, torch.tensor(targets, device=logits.device)].float()
     values: list[float] = (chosen - norms[row]).tolist()

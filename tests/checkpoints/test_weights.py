@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from msm_bench.artefacts import sha256_of_bytes
-from msm_bench.checkpoints import weights
+from msm_bench.checkpoints import store
 from msm_bench.checkpoints.weights import sha256_of_weights
 
 
@@ -14,21 +14,21 @@ from msm_bench.checkpoints.weights import sha256_of_weights
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are read for their hash; every file counts as large."""
     names: list[str] = []
-    plain = weights.sha256_of_file
+    plain = store.sha256_of_file
 
     def counted(path: Path) -> str:
         names.append(path.name)
         return plain(path)
 
     monkeypatch.setenv("MSM_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "_LARGE", 1)
-    monkeypatch.setattr(weights, "sha256_of_file", counted)
-    weights._remembered.cache_clear()
+    monkeypatch.setattr(store, "_LARGE", 1)
+    monkeypatch.setattr(store, "sha256_of_file", counted)
+    store._remembered.cache_clear()
     return names
 
 
 def another_process() -> None:
-    weights._remembered.cache_clear()
+    store._remembered.cache_clear()
 
 
 def test_a_large_file_is_read_once_on_a_machine(tmp_path: Path, read: list[str]) -> None:

@@ -54,6 +54,18 @@ def test_many_prompts_at_once(
         assert all(each.top[0][1] >= each.top[1][1] and each.top[0][0] == each.token for each in found.logprobs)
 
 
+def test_the_shortest_prompt_of_a_burst_answers_first(engine_of: Callable[..., Engine]) -> None:
+    """Where nothing runs yet; the others follow as they came."""
+    engine = engine_of()
+    engine._runner.chunk = 20  # a prompt of 90 tokens fills what is computed between two steps
+    ended: list[int] = []
+    for length in (180, 170, 90, 200):
+        future = engine.generate(some_tokens(length, length), Sampling(temperature=0, max_tokens=30))
+        future.add_done_callback(lambda done, length=length: ended.append(length))  # type: ignore[misc]
+    future.result(timeout=60)
+    assert ended == [90, 180, 170, 200]
+
+
 def test_prefix_is_computed_once(engine_of: Callable[..., Engine]) -> None:
     engine = engine_of()
     prompt = some_tokens(200, 1)
