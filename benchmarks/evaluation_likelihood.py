@@ -2,10 +2,9 @@
 
     python benchmarks/evaluation_likelihood.py --value america --limit 40 --rounds 3
 
-The task runs through Inspect's `eval()`, and what it asks the engine for is noted. Then plain transformers gets every
-candidate in a pass of its own, without padding: as `model(ids)` is called (logits of every token), and asked for the logits of
-the candidate's tokens alone, which few do. The engine forgets its prefixes between rounds. Prints one JSON object; loading is counted
-on no side.
+The task runs through Inspect's `eval()`, and what it asks the engine for is noted. Then plain transformers gets every candidate
+in a pass of its own, without padding: once as `model(ids)` is called (logits of every token), once asked for the logits of the
+candidate's tokens alone. The engine forgets its prefixes between rounds. Prints one JSON object; loading is counted on no side.
 """
 
 import argparse

@@ -5,6 +5,9 @@
 The keeper's stdin is a pipe that its parent holds open. When the pipe closes, because the parent asks for the end, died, or
 was killed with SIGKILL, the server and all its children are ended: first asked, then killed. The keeper ends when the server
 does, with its exit code.
+
+It is two processes. Ray kills a worker together with the worker's children, and a keeper killed so would leave the server's
+own children behind, with the GPU's memory: so the child only waits, and its child, in a session of its own, does the work.
 """
 
 import ctypes
@@ -30,6 +33,23 @@ def main() -> int:
     parent = os.getppid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the parent decides by its pipe
+    waiting = os.getpid()
+    keeper = os.fork()
+    return _wait(keeper, parent) if keeper else _keep(log, command, waiting)
+
+
+def _wait(keeper: int, parent: int) -> int:
+    """The exit code of the process that keeps the server; ends early, as its sign, when the parent is gone."""
+    while os.getppid() == parent:  # a fork of the parent may hold the pipe open
+        ended, status = os.waitpid(keeper, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.1)
+    return 1
+
+
+def _keep(log: str, command: list[str], waiting: int) -> int:
+    os.setsid()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # grandchildren whose parent dies become this process's children, and are found
     with Path(log).open("ab") as out:
         # A group of its own, so that a Ctrl-C does not end the server before the run has written what it has.
@@ -41,7 +61,7 @@ def main() -> int:
             start_new_session=True,
             preexec_fn=_before_exec,
         )
-    while server.poll() is None and os.getppid() == parent:  # a fork of the parent may hold the pipe open
+    while server.poll() is None and os.getppid() == waiting:
         ready, _, _ = select.select([0], [], [], 0.2)
         if ready and not os.read(0, 4096):
             break

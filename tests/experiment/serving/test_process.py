@@ -89,6 +89,17 @@ def test_they_end_when_the_run_is_killed(tmp_path: Path) -> None:
     assert all_gone([*numbers, keeper.pid])
 
 
+def test_they_end_when_the_run_is_killed_with_its_children(tmp_path: Path) -> None:
+    """As Ray ends a worker: SIGKILL to the process and to each of its children."""
+    log = tmp_path / "log"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, script(), str(log)], stdout=subprocess.PIPE, cwd=tmp_path)
+    numbers = pids(log)
+    for process in (*psutil.Process(holder.pid).children(), holder):
+        process.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert all_gone(numbers)
+
+
 def test_a_server_ends_when_its_keeper_is_killed(tmp_path: Path) -> None:
     with running([sys.executable, "-c", script(stubborn=True)], tmp_path / "log", {}):
         server, child = pids(tmp_path / "log")
