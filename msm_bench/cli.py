@@ -195,6 +195,7 @@ def run(
         _show(as_json, [each.model_dump(mode="json") for each in plans], schedule.render(plans))
         return
     if detach:
+        running.checked(wanted)
         arguments = ["run", experiment, "--runs", str(runs), "--logs", str(logs), "--on", on]
         log = running.detach([*arguments, *(["--store", store] if store else [])], runs / wanted.name)
         _show(as_json, {"log": str(log)}, f"Running. Poll with: msm-bench status {experiment}. Its words: {log}")

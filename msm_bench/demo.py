@@ -34,8 +34,8 @@ def main(name: str = EXPERIMENT, runs: Path = Path("runs"), logs: Path = Path("l
     if outcome.failed or outcome.stopped:
         return 1
     folder, out = logs / wanted.name, runs / wanted.name / "report"
-    console.print(render_comparison(compare(folder, contrasts=wanted.contrasts)))
-    report(folder, out, contrasts=wanted.contrasts)
+    console.print(render_comparison(compare(folder)))
+    report(folder, out)
     console.print(f"{(time.monotonic() - begun) / 60:.1f} minutes. The report: {out / 'index.html'}", highlight=False)
     console.print(f"The transcripts: inspect view --log-dir {folder}", highlight=False)
     return 0

@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from msm_bench.analysis.contrasts import PRIMARY, ContrastResult, by_model, contrast_all, matching_models
+from msm_bench.analysis.declared import declared
 from msm_bench.analysis.estimates import Estimate, estimate_all
 from msm_bench.analysis.published import PREFIX, PublishedValue, published
 from msm_bench.analysis.sameness import differences, how_measured, treatments
@@ -53,7 +54,8 @@ def compare(
     Args:
         paths: Logs or folders of logs, or their table where it was read already (see `table.read_table`).
         against: `published:NAME`, or a log, folder or table whose arms every arm in `paths` is set against.
-        contrasts: Declared comparisons (see `syntax`). With none, and no `against`: every arm is contrasted with the one that
+        contrasts: Declared comparisons (see `syntax`). With none, and no `against`: those that the experiment declares whose
+            folder this is, as far as their arms are there. Where it declares none, every arm is contrasted with the one that
             is called `base` or `baseline`, and where there is none two arms with each other.
         keys: Score keys to contrast.
         insist: Compare also what was not measured alike, with a label instead of a refusal.
@@ -72,6 +74,9 @@ def compare(
         notes += more
     elif against is not None:
         references = published(str(against))
+    elif not wanted and not isinstance(paths, pd.DataFrame):
+        wanted, more = _declared([paths] if isinstance(paths, str | Path) else paths, table)
+        notes += more
     if not wanted and not references:
         wanted = _default(table)
     how = how_measured(table)
@@ -85,6 +90,15 @@ def compare(
         published=tuple(references),
         notes=tuple(dict.fromkeys([*notes, *treatments(how, _arms(how))])),
     )
+
+
+def _declared(paths: Sequence[str | Path], table: pd.DataFrame) -> tuple[list[Contrast], list[str]]:
+    """An experiment's own contrasts between arms that are there, and notes on the others."""
+    arms = set(table["arm"].astype(str))
+    both = {text: parse_contrast(text) for text in declared(paths)}
+    absent = [text for text, contrast in both.items() if not {contrast.a, contrast.b} <= arms]
+    notes = [f"Declared, and not all of its arms are there: {text}." for text in absent]
+    return [contrast for text, contrast in both.items() if text not in absent], notes
 
 
 def _beside(table: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, list[Contrast], list[str]]:

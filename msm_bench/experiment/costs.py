@@ -17,6 +17,7 @@ from rich.text import Text
 from msm_bench.corpus.pipeline.prices import PriceBook, Usage, load_prices
 from msm_bench.errors import RequestError
 from msm_bench.experiment.cells import CorpusCell, EvalCell, TrainCell, plan
+from msm_bench.experiment.evaluating import check_tasks
 from msm_bench.experiment.places import Places, is_done
 from msm_bench.experiment.settings import Experiment
 from msm_bench.trainers.contract import find_trainer
@@ -107,6 +108,7 @@ def cost(experiment: Experiment, device: str, root: Path = Path("runs"), logs: P
     if device not in rates.devices:
         raise RequestError(f"There is no measured rate for '{device}'.", f"Use one of: {', '.join(rates.devices)}.")
     pricer = _Pricer(experiment, rates, rates.devices[device], book, Places.of(experiment, root, logs))
+    check_tasks(experiment)
     cells = [pricer.cell(cell) for cell in plan(experiment).cells()]
     return Cost(
         experiment=experiment.name,

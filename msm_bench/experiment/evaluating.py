@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from msm_bench.analysis.recipes import stage_recipes
-from msm_bench.errors import RequestError, WorkError
+from msm_bench.errors import RequestError, UnknownNameError, WorkError
 from msm_bench.experiment.cells import EvalCell
 from msm_bench.experiment.places import DONE_FILE, Places
 from msm_bench.experiment.settings import Evaluation, Experiment
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from msm_bench.experiment.serving.server import Server
 
+_OWN = "msm_bench/"
 Display = Literal["rich", "plain", "none"]
 _WRITES = 200
 """How often a log is written while it grows. Each time it is written whole, so that a long one is not written every sample."""
@@ -142,6 +143,43 @@ def task_of(evaluation: Evaluation, cell: EvalCell) -> Any:
     return make_task(evaluation, **({"spec": spec} if spec is not None else {}))
 
 
+def check_tasks(experiment: Experiment) -> None:
+    """Look at the tasks before anything is trained for them: this package's own are made once, without a model.
+
+    One of another package need be known only where it is evaluated; where it is known here, its arguments' names are compared.
+
+    Raises:
+        RequestError: there is no such task, it takes no such argument, or not with this value.
+    """
+    import inspect
+
+    from inspect_ai._util.registry import registry_find, registry_info, registry_lookup
+
+    import msm_bench._registry  # noqa: F401  (makes the tasks known)
+
+    for evaluation in experiment.evals:
+        name = _full(evaluation.task)
+        task: Any = registry_lookup("task", name)
+        if task is None and not name.startswith(_OWN):
+            continue
+        if task is None:
+            found = registry_find(lambda info: info.type == "task" and info.name.startswith(_OWN))
+            raise UnknownNameError(
+                "task", evaluation.task, sorted(registry_info(each).name.removeprefix(_OWN) for each in found)
+            )
+        parameters = inspect.signature(task).parameters
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            for argument in evaluation.args:
+                if argument not in parameters:
+                    raise UnknownNameError(f"argument of '{evaluation.task}'", argument, sorted(parameters))
+        if name.startswith(_OWN):
+            make_task(evaluation)
+
+
+def _full(task: str) -> str:
+    return task if "/" in task else f"{_OWN}{task}"
+
+
 def make_task(evaluation: Evaluation, **more: Any) -> Any:
     """The task that an evaluation names, with its arguments and `more`, its epochs and its limits.
 
@@ -152,7 +190,7 @@ def make_task(evaluation: Evaluation, **more: Any) -> Any:
     from inspect_ai._util.registry import registry_create
     from inspect_ai.model import GenerateConfig
 
-    name = evaluation.task if "/" in evaluation.task else f"msm_bench/{evaluation.task}"
+    name = _full(evaluation.task)
     try:
         task = registry_create("task", name, **{**evaluation.args, **more})
     except LookupError as error:

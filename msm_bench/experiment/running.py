@@ -18,11 +18,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from msm_bench.analysis.declared import declare
 from msm_bench.artefacts import write_text_atomically
 from msm_bench.errors import RequestError
 from msm_bench.experiment.cells import Plan, plan
 from msm_bench.experiment.driving import Outcome, Runner
-from msm_bench.experiment.evaluating import Display
+from msm_bench.experiment.evaluating import Display, check_tasks
 from msm_bench.experiment.executors.contract import Executor, executor_of
 from msm_bench.experiment.places import Places
 from msm_bench.experiment.settings import Experiment
@@ -53,13 +54,15 @@ def run(
         display: Inspect's display of the evaluations.
 
     Raises:
-        RequestError: the plan cannot be made, or another process runs this experiment.
+        RequestError: the plan cannot be made, a task or its arguments are wrong, or another process runs this experiment.
         WorkError: the cluster or the store cannot be reached.
     """
-    made = plan(experiment)
+    made = checked(experiment)
     places = Places.of(experiment, root, logs)
     with _claimed(places):
         write_text_atomically(places.state / "experiment.json", experiment.model_dump_json(indent=2) + "\n")
+        if experiment.contrasts:
+            declare(places.logs, experiment.contrasts)
         _put_aside_stale(made, places)
         executor = executor_of(on) if isinstance(on, str) else on
         runner = Runner(made, places, executor, Shared.of(store, places), say, display, root, logs)
@@ -71,6 +74,13 @@ def run(
         finally:
             executor.close()
         return runner.outcome()
+
+
+def checked(experiment: Experiment) -> Plan:
+    """Its plan, after a look at all that can be wrong before anything is made. Raises `RequestError`."""
+    made = plan(experiment)
+    check_tasks(experiment)
+    return made
 
 
 def detach(arguments: list[str], state: Path) -> Path:

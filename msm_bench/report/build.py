@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msm_bench import __version__
+from msm_bench.analysis.declared import declared
 from msm_bench.artefacts import sha256_of_file, sha256_of_value
 from msm_bench.errors import RequestError
 from msm_bench.report.choices import load_choices
@@ -78,7 +79,8 @@ def report(
         date: Printed as it is. Nothing else in the report depends on when it was made.
         choices: A YAML file, see `choices`.
         against: `published:NAME`, or a log or folder whose arms every arm is set against; wins over the file of choices.
-        contrasts: More comparisons than those declared in the file of choices.
+        contrasts: More comparisons than those declared in the file of choices. With none in either, those that the experiment
+            declares whose folder this is.
         insist: Put also what was not measured alike into one table, with a label instead of a refusal.
 
     Raises:
@@ -88,6 +90,8 @@ def report(
     _refuse_other_folder(folder)
     paths = [logdirs] if isinstance(logdirs, str | Path) else list(logdirs)
     chosen = load_choices(choices)
+    if not chosen.contrasts and not contrasts:
+        chosen = chosen.model_copy(update={"contrasts": declared(paths)})
     wanted = chosen.against if against is None else str(against)
     evidence = gather(paths, folder, chosen, wanted, contrasts, insist)
     found = sections(evidence)

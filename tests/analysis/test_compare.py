@@ -14,6 +14,7 @@ from statsmodels.stats.proportion import proportions_ztest
 
 from msm_bench.analysis.compare import compare
 from msm_bench.analysis.contrasts import ContrastResult
+from msm_bench.analysis.declared import declare
 from msm_bench.analysis.intervals import holm
 from msm_bench.analysis.render import render_comparison
 from msm_bench.analysis.syntax import Contrast, parse_contrast
@@ -116,6 +117,22 @@ def test_p_values_are_adjusted_over_the_declared_contrasts(tmp_path: Path) -> No
     results = [r for r in compare(tmp_path, contrasts=["b vs a", "c vs a", "d vs a"]).contrasts if r.key == "decided"]
     plain = [r.p for r in results if r.p is not None]
     assert [r.p_adjusted for r in results] == pytest.approx(holm(plain)) and plain[1] < 0.05 < plain[0]
+
+
+def test_an_experiment_is_read_by_what_it_declares(tmp_path: Path) -> None:
+    """In its own folder; what is asked for goes first, and an arm that is not there yet is no failure."""
+    for arm in ("base", "msm", "aft"):
+        agentic(tmp_path / f"{arm}.eval", grid(4), arm=arm)
+    declare(tmp_path, ["aft vs msm", "msm + aft vs aft"])
+    found = compare(tmp_path)
+    assert [(result.a, result.b) for result in found.contrasts if result.key == "decided"] == [("aft", "msm")]
+    assert any("msm + aft vs aft" in note for note in found.notes)
+    asked = compare(tmp_path, contrasts=["msm vs base"])
+    assert {(result.a, result.b) for result in asked.contrasts} == {("msm", "base")}
+    assert {result.b for result in compare(tmp_path / "msm.eval", against=tmp_path / "base.eval").contrasts} == {"base"}
+    (tmp_path / "contrasts.yaml").write_text("aft: msm")
+    with pytest.raises(RequestError, match="no list of contrasts"):
+        compare(tmp_path)
 
 
 def test_a_claimed_null_takes_a_margin(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from msm_bench.errors import RequestError
 from msm_bench.experiment.arms import Arm, Stage, expand, matched_control, parse_arm
+from msm_bench.experiment.costs import cost
+from msm_bench.experiment.running import checked, run
 from msm_bench.experiment.settings import load_experiment, shipped
 
 GOOD = {
@@ -83,6 +85,37 @@ def test_a_matched_control_is_added_unless_switched_off(tmp_path: Path) -> None:
 def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(RequestError, match=says):
         load_experiment(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "says"),
+    [
+        ({"task": "agentic_misalignmnt"}, "Did you mean 'agentic_misalignment'"),
+        (
+            {"task": "agentic_misalignment", "args": {"scenarios": "murder"}},
+            "argument of 'agentic_misalignment'.*mean 'scenario'",
+        ),
+        ({"task": "agentic_misalignment", "args": {"scenario": "leaks"}}, "leaking"),
+        ({"task": "inspect_evals/gsm8k", "args": {"fewshots": 3}}, "Did you mean 'fewshot'"),
+    ],
+)
+def test_a_wrong_task_is_told_before_anything_is_made(tmp_path: Path, evaluation: dict[str, object], says: str) -> None:
+    """By `run`, before it is put into the background, and by `--dry-run`."""
+    wrong = load_experiment(write(tmp_path, evals=[evaluation]))
+    with pytest.raises(RequestError, match=says):
+        run(wrong, tmp_path / "runs", tmp_path / "logs")
+    with pytest.raises(RequestError, match=says):
+        cost(wrong, "h100", tmp_path / "runs", tmp_path / "logs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_task_that_only_the_cluster_has_is_no_mistake(tmp_path: Path) -> None:
+    checked(load_experiment(write(tmp_path, evals=[{"task": "elsewhere/task", "args": {"any": 1}}])))
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_tasks_of_every_shipped_experiment_are_right(name: str) -> None:
+    checked(load_experiment(name))
 
 
 def test_an_unknown_name_lists_the_library() -> None:
