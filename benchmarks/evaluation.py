@@ -110,9 +110,13 @@ def summary(runs: list[dict[str, Any]], engine: str) -> dict[str, Any]:
     names = [name for name in own[0] if name not in ("engine", "round", "profile")] if own else []
     found: dict[str, Any] = {"rounds": len(own)}
     for name in names:
-        values = [run[name] for run in own]
-        found[name] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+        found[name] = spread([run[name] for run in own])
     return found
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def report(runs: list[dict[str, Any]], job: dict[str, Any], prompts: list[list[int]], config: Any) -> dict[str, Any]:

@@ -9,12 +9,12 @@ candidate's tokens alone. The engine forgets its prefixes between rounds. Prints
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from typing import Any
 
 import torch
+from evaluation import spread
 from inspect_ai import eval
 from inspect_ai.model import get_model
 from transformers import AutoModelForCausalLM
@@ -81,11 +81,6 @@ def by_passes(model: Any, asked: Asked, sparing: bool) -> tuple[float, float]:
             found = logits.log_softmax(-1).gather(1, ids[0, -len(tokens) :, None]).sum().item()
             worst = max(worst, abs(found - value))
     return time.perf_counter() - begun, worst
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and ends."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from msm_bench.analysis.contrasts import PRIMARY, ContrastResult, by_model, contrast_all, matching_models
-from msm_bench.analysis.declared import declared
+from msm_bench.analysis.declared import declared, those_there
 from msm_bench.analysis.estimates import Estimate, estimate_all
 from msm_bench.analysis.published import PREFIX, PublishedValue, published
 from msm_bench.analysis.sameness import differences, how_measured, treatments
@@ -75,8 +75,9 @@ def compare(
     elif against is not None:
         references = published(str(against))
     elif not wanted and not isinstance(paths, pd.DataFrame):
-        wanted, more = _declared([paths] if isinstance(paths, str | Path) else paths, table)
-        notes += more
+        every = declared([paths] if isinstance(paths, str | Path) else paths)
+        wanted, missing = those_there(every, set(table["arm"].astype(str)))
+        notes += [f"Declared: {text}." for text in missing]
     if not wanted and not references:
         wanted = _default(table)
     how = how_measured(table)
@@ -90,15 +91,6 @@ def compare(
         published=tuple(references),
         notes=tuple(dict.fromkeys([*notes, *treatments(how, _arms(how))])),
     )
-
-
-def _declared(paths: Sequence[str | Path], table: pd.DataFrame) -> tuple[list[Contrast], list[str]]:
-    """An experiment's own contrasts between arms that are there, and notes on the others."""
-    arms = set(table["arm"].astype(str))
-    both = {text: parse_contrast(text) for text in declared(paths)}
-    absent = [text for text, contrast in both.items() if not {contrast.a, contrast.b} <= arms]
-    notes = [f"Declared, and not all of its arms are there: {text}." for text in absent]
-    return [contrast for text, contrast in both.items() if text not in absent], notes
 
 
 def _beside(table: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, list[Contrast], list[str]]:

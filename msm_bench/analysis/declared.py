@@ -1,11 +1,12 @@
 """The contrasts that an experiment declares, beside its logs: what is read there is tested on what was said before."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from msm_bench.analysis.syntax import Contrast, parse_contrast
 from msm_bench.artefacts import write_text_atomically
 from msm_bench.errors import RequestError
 
@@ -35,3 +36,16 @@ def declared(paths: Sequence[str | Path]) -> tuple[str, ...]:
         except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
             raise RequestError(f"'{file}' is no list of contrasts.", "Remove it; 'msm-bench run' writes it again.") from error
     return tuple(found)
+
+
+def those_there(texts: Iterable[str], present: Collection[str]) -> tuple[list[Contrast], list[str]]:
+    """Contrasts of which both arms are present, and in words those that lack one."""
+    possible, missing = [], []
+    for text in texts:
+        contrast = parse_contrast(text)
+        lacking = [arm for arm in dict.fromkeys((contrast.a, contrast.b)) if arm not in present]
+        if lacking:
+            missing.append(f"{text}: {' and '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no log")
+        else:
+            possible.append(contrast)
+    return possible, missing

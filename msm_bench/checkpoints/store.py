@@ -36,8 +36,6 @@ IDENTITY_FILE = "identity.json"
 WEIGHTS_FILE = "model.safetensors"
 _LARGE = 2**26
 """Bytes of a file that is not read again for its hash by every process: 1.5 GB a second are 11 s for a model of 8B."""
-# Folders whose every byte has been hashed by this process, with their identity at that time.
-_hashed: dict[Path, "Identity"] = {}
 
 
 class Identity(BaseModel, frozen=True):
@@ -87,7 +85,7 @@ def _remembered(path: Path, size: int, *state: int) -> str:
 def damage(folder: Path) -> str | None:
     """What is wrong with a stored folder, or None when it is whole.
 
-    Sizes are compared on every call, hashes on the first call for this folder in a process.
+    Sizes and hashes are compared on every call; a file that is as it was is not read again for it.
     """
     try:
         identity = Identity.model_validate_json((folder / IDENTITY_FILE).read_bytes())
@@ -101,11 +99,9 @@ def damage(folder: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != stored.size:
             return f"{name} has {path.stat().st_size} bytes instead of {stored.size}"
-    if _hashed.get(folder) != identity:
-        for name, stored in identity.files.items():
-            if sha256_of_large(folder / name) != stored.sha256:
-                return f"{name} does not match its checksum"
-        _hashed[folder] = identity
+    for name, stored in identity.files.items():
+        if sha256_of_large(folder / name) != stored.sha256:
+            return f"{name} does not match its checksum"
     return None
 
 
@@ -160,7 +156,6 @@ def build(root: Path, folder: str, name: str, fill: Callable[[Path, Path], tuple
         files = stored_files(whole)
         identity = Identity(name=name, source=source, origin=origin, sha256=files[WEIGHTS_FILE].sha256, files=files)
         (whole / IDENTITY_FILE).write_text(identity.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    _hashed[final] = identity
     return final
 
 

@@ -13,10 +13,10 @@ import torch
 import transformers
 
 from msm_bench.checkpoints import ResolvedModel
-from msm_bench.engine import elementwise, memory
+from msm_bench.engine import memory
 from msm_bench.engine.adapters import Adapters, read_adapter
 from msm_bench.engine.attention import ATTENTION_NAME
-from msm_bench.engine.fusing import fuse, kernels_for
+from msm_bench.engine.fusing import fuse, kernels_for, use_elementwise
 from msm_bench.engine.loading import Loaded, has_tokenizer, load, speaks_alike, tell_effect, with_adapter, without_adapter
 from msm_bench.engine.padded import PaddedRunner
 from msm_bench.engine.probing import probe_tokens
@@ -201,7 +201,7 @@ def _try_shared(loaded: Loaded, max_rows: int, budget: int, chunk: int, graphs: 
         fuse(model)
         runner = SharedRunner(model, loaded.context_length, max_rows, budget, chunk)
         if loaded.device.type == "cpu":
-            runner.use_elementwise(elementwise)
+            runner.rotation = use_elementwise(model)
         found = runner.check_logits(tokens[0].tolist())
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
         if memory.ran_out(error):

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msm_bench.engine import elementwise
 from msm_bench.engine.memory import free_bytes
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,12 @@ def use_kernels(model: nn.Module, kernels: ModuleType) -> Callable[[], None]:
         undo()
         raise
     return undo
+
+
+def use_elementwise(model: nn.Module) -> ModuleType | None:
+    """Let `elementwise` compute norms and gates; returns the kernels for `fast_rotation`, None where it is the model's own."""
+    use_kernels(model, elementwise)
+    return elementwise if _rotates_alike(model, elementwise) else None
 
 
 def _may_pack(model: nn.Module) -> bool:
@@ -173,7 +180,7 @@ def _faster_norm(module: nn.Module, kernels: ModuleType) -> bool:
 
 
 @torch.inference_mode()
-def rotates_alike(model: nn.Module, kernels: ModuleType) -> bool:
+def _rotates_alike(model: nn.Module, kernels: ModuleType) -> bool:
     """Whether a model's rotary encoding turns a head's halves against each other, as the kernel does; some turn neighbours."""
     plain = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
     device = next(model.parameters()).device
@@ -187,11 +194,11 @@ def rotates_alike(model: nn.Module, kernels: ModuleType) -> bool:
 
 
 @contextmanager
-def fast_rotation(model: nn.Module, kernels: ModuleType) -> Iterator[None]:
-    """Within this block the model's rotary encoding is one kernel, for this thread's inference."""
+def fast_rotation(model: nn.Module, kernels: ModuleType | None) -> Iterator[None]:
+    """Within this block the model's rotary encoding is one kernel, for this thread's inference; its own without kernels."""
     module: Any = sys.modules[type(model).__module__]
     plain = getattr(module, "apply_rotary_pos_emb", None)
-    if plain is None:
+    if plain is None or kernels is None:
         yield
         return
 

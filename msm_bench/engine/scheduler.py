@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Requests of one evaluation arrive in a burst, each as soon as its prompt is in tokens; those that come within this of each
 # other start together. A CPU needs longer for the tokens of a prompt, and much longer for computing it.
-_GATHER_SECONDS, _GATHER_AT_MOST = 0.005, 0.1
-_GATHER_SECONDS_CPU, _GATHER_AT_MOST_CPU = 0.03, 0.3
+_GATHER_SECONDS, _GATHER_AT_MOST = {"cpu": 0.03}, {"cpu": 0.3}
+_GATHER_SECONDS_ELSEWHERE, _GATHER_AT_MOST_ELSEWHERE = 0.005, 0.1
 # Enough to fill batches; not so many that running samples and finished scores wait long.
 _SCORED_AT_ONCE = 256
 
@@ -122,8 +122,9 @@ class Scheduler:
     def _collect(self) -> bool:
         """Take in what has arrived, waiting for it when there is nothing to do; False when the thread is to end."""
         idle = not (self._runner.rows or self._waiting or self._scoring)
-        on_cpu = self._runner.device.type == "cpu"
-        between, at_most = (_GATHER_SECONDS_CPU, _GATHER_AT_MOST_CPU) if on_cpu else (_GATHER_SECONDS, _GATHER_AT_MOST)
+        kind = self._runner.device.type
+        between = _GATHER_SECONDS.get(kind, _GATHER_SECONDS_ELSEWHERE)
+        at_most = _GATHER_AT_MOST.get(kind, _GATHER_AT_MOST_ELSEWHERE)
         begun = time.monotonic()
         while True:
             try:

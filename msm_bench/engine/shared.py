@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from itertools import takewhile
 from types import ModuleType
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from msm_bench.engine.adapters import Route, route_of, routed
 from msm_bench.engine.attention import Level, Plan, active
-from msm_bench.engine.fusing import fast_rotation, rotates_alike, use_kernels
+from msm_bench.engine.fusing import fast_rotation, use_kernels
 from msm_bench.engine.graphs import GraphDecoder, padded_rows
 from msm_bench.engine.memory import ran_out
 from msm_bench.engine.plans import DecodePlan, LayerShape, PrefixPlan, ScorePlan, Suffixes, levels_of
@@ -54,7 +53,7 @@ class SharedRunner:
         self.chunk = chunk
         self.device: torch.device = next(model.parameters()).device
         self.rows: list[Row] = []
-        self._rotation: ModuleType | None = None
+        self.rotation: ModuleType | None = None
         self.shapes, self.vocabulary = self._probe()
         self.logit_rows = logit_rows(self.vocabulary, self.device)
         self.tree = PrefixTree(sum(shape.bytes for shape in self.shapes))
@@ -72,12 +71,6 @@ class SharedRunner:
         plain = self._forward(tokens, positions, ProbePlan(), 0)
         changed = self._forward(tokens, positions, ProbePlan(), 0, [(number, None)])
         return float((changed.float() - plain.float()).abs().max())
-
-    def use_elementwise(self, operations: ModuleType) -> None:
-        """Compute norms, gates and rotations by these operations, named as those of `kernels`, from now on."""
-        use_kernels(self.model, operations)
-        if rotates_alike(self.model, operations):
-            self._rotation = operations
 
     def use_graphs(self, kernels: ModuleType, capture: bool = True) -> None:
         """Decode by `graphs` from now on, if a step by them equals one without.
@@ -362,8 +355,7 @@ class SharedRunner:
 
         A list, not a tensor: with the layers spread over several GPUs a tensor would be moved to the first of them.
         """
-        rotation = fast_rotation(self.model, self._rotation) if self._rotation else nullcontext()
-        with active(plan), routed(route), rotation:
+        with active(plan), routed(route), fast_rotation(self.model, self.rotation):
             output = self.model(
                 input_ids=torch.tensor([tokens], device=self.device),
                 position_ids=torch.tensor([positions], device=self.device),

@@ -17,7 +17,7 @@ from rich.text import Text
 from msm_bench.corpus.pipeline.prices import PriceBook, Usage, load_prices
 from msm_bench.errors import RequestError
 from msm_bench.experiment.cells import CorpusCell, EvalCell, TrainCell, plan
-from msm_bench.experiment.evaluating import check_tasks
+from msm_bench.experiment.evaluating import check_tasks, full_name
 from msm_bench.experiment.places import Places, is_done
 from msm_bench.experiment.settings import Experiment
 from msm_bench.trainers.contract import find_trainer
@@ -206,11 +206,8 @@ class _Pricer:
         """Counted from the task itself, which is made without a model."""
         from inspect_ai._util.registry import registry_create
 
-        import msm_bench._registry  # noqa: F401  (makes the tasks known)
-
-        name = task if "/" in task else f"msm_bench/{task}"
         try:
-            return len(registry_create("task", name, **args).dataset)
+            return len(registry_create("task", full_name(task), **args).dataset)
         except LookupError:
             self.unknown.append(f"rollouts of '{task}': the task is not installed; give its samples")
             return 0

@@ -158,7 +158,7 @@ def check_tasks(experiment: Experiment) -> None:
     import msm_bench._registry  # noqa: F401  (makes the tasks known)
 
     for evaluation in experiment.evals:
-        name = _full(evaluation.task)
+        name = full_name(evaluation.task)
         task: Any = registry_lookup("task", name)
         if task is None and not name.startswith(_OWN):
             continue
@@ -176,7 +176,8 @@ def check_tasks(experiment: Experiment) -> None:
             make_task(evaluation)
 
 
-def _full(task: str) -> str:
+def full_name(task: str) -> str:
+    """A task's name as Inspect registers it; one without a package is this package's."""
     return task if "/" in task else f"{_OWN}{task}"
 
 
@@ -190,7 +191,7 @@ def make_task(evaluation: Evaluation, **more: Any) -> Any:
     from inspect_ai._util.registry import registry_create
     from inspect_ai.model import GenerateConfig
 
-    name = _full(evaluation.task)
+    name = full_name(evaluation.task)
     try:
         task = registry_create("task", name, **{**evaluation.args, **more})
     except LookupError as error:

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from msm_bench import __version__
-from msm_bench.analysis.declared import declared
 from msm_bench.artefacts import sha256_of_file, sha256_of_value
 from msm_bench.errors import RequestError
 from msm_bench.report.choices import load_choices
@@ -90,8 +89,6 @@ def report(
     _refuse_other_folder(folder)
     paths = [logdirs] if isinstance(logdirs, str | Path) else list(logdirs)
     chosen = load_choices(choices)
-    if not chosen.contrasts and not contrasts:
-        chosen = chosen.model_copy(update={"contrasts": declared(paths)})
     wanted = chosen.against if against is None else str(against)
     evidence = gather(paths, folder, chosen, wanted, contrasts, insist)
     found = sections(evidence)

@@ -12,6 +12,7 @@ from inspect_ai.log import EvalLog
 from msm_bench.analysis.agreement import Agreement, agreement
 from msm_bench.analysis.compare import Comparison, compare
 from msm_bench.analysis.contrasts import PRIMARY
+from msm_bench.analysis.declared import declared, those_there
 from msm_bench.analysis.logs import LogHeader, describe, find_logs
 from msm_bench.analysis.published import PREFIX, published
 from msm_bench.analysis.sameness import differences, how_measured
@@ -125,21 +126,20 @@ def gather(
         other = table_of([one.header for one in beside], notes)
         read += [replace(one, arm=_renamed(one.arm, present)) for one in beside]
     everywhere = {one.arm for one in read} | set(present)
-    declared, missing = _split(choices.contrasts, everywhere, choices)
+    _check_spelling(choices.contrasts, {*everywhere, *choices.arms})
+    _check_spelling(contrasts, everywhere)
+    by_experiment = () if choices.contrasts or contrasts else declared(paths)
+    before, missing = those_there([*choices.contrasts, *by_experiment], everywhere)
     asked = [parse_contrast(text) for text in contrasts]
-    for contrast in asked:
-        for arm in (contrast.a, contrast.b):
-            if arm not in everywhere:
-                raise UnknownNameError("arm", arm, sorted(everywhere))
     labels = _check_sameness(table, insist)
-    comparison = _compare(table, other, [*declared, *asked], insist)
+    comparison = _compare(table, other, [*before, *asked], insist)
     return Evidence(
         choices=choices,
         table=table,
         comparison=comparison,
         arms=_arms(read, out, choices, everywhere),
         missing_contrasts=tuple(missing),
-        declared=frozenset((contrast.a, contrast.b, contrast.group) for contrast in declared),
+        declared=frozenset((contrast.a, contrast.b, contrast.group) for contrast in before),
         labels=tuple(labels),
         agreements=tuple(_agreements(table)),
         strong=strong,
@@ -184,26 +184,12 @@ def _renamed(arm: str, present: Sequence[str]) -> str:
     return f"{arm} (against)" if arm in present else arm
 
 
-def _split(texts: Sequence[str], present: set[str], choices: Choices) -> tuple[list[Contrast], list[str]]:
-    """Declared contrasts that can be made, and in words those that lack an arm.
-
-    Raises:
-        UnknownNameError: a contrast names an arm that neither a log has nor the choices declare, so it is misspelt.
-    """
-    possible, missing = [], []
-    for text in texts:
-        contrast = parse_contrast(text)
+def _check_spelling(texts: Sequence[str], known: set[str]) -> None:
+    """Raises `UnknownNameError` where a contrast names an arm that neither a log has nor the choices declare."""
+    for contrast in map(parse_contrast, texts):
         for arm in (contrast.a, contrast.b):
-            if arm not in present and arm not in choices.arms:
-                raise UnknownNameError("arm", arm, sorted({*present, *choices.arms}))
-        lacking = [arm for arm in (contrast.a, contrast.b) if arm not in present]
-        if lacking:
-            missing.append(
-                f"{text}: {' and '.join(dict.fromkeys(lacking))} {'has' if len(set(lacking)) == 1 else 'have'} no log"
-            )
-        else:
-            possible.append(contrast)
-    return possible, missing
+            if arm not in known:
+                raise UnknownNameError("arm", arm, sorted(known))
 
 
 def _check_sameness(table: pd.DataFrame, insist: bool) -> list[str]:

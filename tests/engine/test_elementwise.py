@@ -49,7 +49,7 @@ def test_a_model_that_turns_neighbours_keeps_its_own_rotation(
 ) -> None:
     engine, model = engine_of(architecture), plain(architecture)
     assert engine.kind == "shared"
-    assert (engine._runner._rotation is not None) is halves  # type: ignore[attr-defined]
+    assert (engine._runner.rotation is not None) is halves  # type: ignore[attr-defined]
     prompt = list(range(5, 80))
     found = engine.generate(prompt, Sampling(temperature=0, max_tokens=12)).result(timeout=60)
     expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0)[0, len(prompt) :]

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from written_logs import agentic, patterns, preferences
 
+from msm_bench.analysis.declared import declare
 from msm_bench.errors import MsmBenchError, RequestError, UnknownNameError
 from msm_bench.report import load_choices, render, report
 
@@ -32,6 +33,13 @@ def logs(tmp_path: Path) -> Path:
     agentic(tmp_path / "logs" / "base.eval", FEW, arm="base", unscored=1)
     agentic(tmp_path / "logs" / "aft.eval", {"murder/none": (0, 4), "leaking/none": (1, 4)}, arm="aft", metadata={"seed": 0})
     return tmp_path / "logs"
+
+
+def test_a_half_made_experiment_is_reported_by_what_it_declares(logs: Path, tmp_path: Path) -> None:
+    declare(logs, ["aft vs base", "msm vs base"])
+    report(logs, tmp_path / "out")
+    page = index(tmp_path / "out")
+    assert "aft vs base" in page and "msm vs base: msm has no log" in page
 
 
 def test_holes_are_shown_and_a_report_replaces_the_one_before(logs: Path, tmp_path: Path) -> None:
