@@ -112,10 +112,10 @@ class Watch:
         self._admitted, self.first = False, 0.0
         step, admit = runner.step, runner.admit
 
-        def watched_step() -> Any:
+        def watched_step(*newest: Any) -> Any:
             self.steps.append((time.time(), len(runner.rows), self._admitted))
             self._admitted = False
-            logits = step()
+            logits = step(*newest)
             self.first = self.first or time.time()
             return logits
 

@@ -105,7 +105,7 @@ class GraphDecoder:
     @torch.inference_mode()
     def step(
         self,
-        tokens: list[int],
+        tokens: Sequence[int] | Tensor,
         positions: list[int],
         lengths: list[int],
         chains: Sequence[Sequence[Node]],
@@ -115,7 +115,7 @@ class GraphDecoder:
         """Logits [R, V] of the next tokens.
 
         Args:
-            tokens: The newest token of each row.
+            tokens: The newest token of each row; a tensor on the card may still be being computed.
             positions: Their positions.
             lengths: How many tokens each row's own keys and values hold before this step.
             chains: The prefixes that each row stands on; looked at only after `forget_rows`.
@@ -132,16 +132,22 @@ class GraphDecoder:
         rows = len(tokens)
         size = self._size(rows, self._layout, suffixes)
         numbers = torch.zeros(3, size.rows, dtype=torch.int64, pin_memory=self._capture)
-        numbers[:, :rows] = torch.tensor([tokens, positions, lengths])
+        numbers[1:, :rows] = torch.tensor([positions, lengths])
+        if not isinstance(tokens, Tensor):
+            numbers[0, :rows] = torch.tensor(tokens)
         found = self._kept.get(size)
         if found is None:
             # Its first step is done without a graph: the size may not come again, and kernels are compiled on the way.
             found = self._new(size, suffixes, numbers.to(self._shapes[0].device))
+            if isinstance(tokens, Tensor):
+                found.inputs[0, :rows] = tokens
             return self._forward(found)[:rows]
         if self._filled != size:
             found.tables.fill(self._layout)
             self._filled = size
         found.inputs.copy_(numbers, non_blocking=True)
+        if isinstance(tokens, Tensor):
+            found.inputs[0, :rows] = tokens
         if not self._capture:
             return self._forward(found)[:rows]
         if found.graph is None:
@@ -155,7 +161,10 @@ class GraphDecoder:
         depth = 8
         while depth < layout.depth:
             depth *= 2
-        return Size(padded_rows(rows), padded(len(layout.shape), _PIECE_STEP), depth, chunks)
+        pieces = len(layout.shape)
+        # Pieces that are not there cost nearly nothing, a new size a graph: steps of a third to a half.
+        step = max(_PIECE_STEP, 1 << (pieces.bit_length() - 2)) if pieces else _PIECE_STEP
+        return Size(padded_rows(rows), padded(pieces, step), depth, chunks)
 
     def _new(self, size: Size, suffixes: Suffixes, inputs: Tensor) -> _Captured:
         assert self._layout is not None

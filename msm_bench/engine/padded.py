@@ -57,7 +57,11 @@ class PaddedRunner:
         self.rows = fresh
         return len(fresh)
 
-    def step(self) -> Tensor:
+    def undisturbed(self, hurry: bool) -> bool:
+        """See `Runner.undisturbed`: tokens are always waited for."""
+        return False
+
+    def step(self, newest: Tensor | None = None) -> Tensor:
         """See `Runner.step`."""
         if self._next is None:
             assert self._mask is not None

@@ -114,7 +114,13 @@ class PrefixTree:
         """
         self._clock += 1
         roots = [self.root_of(adapter) for adapter in adapters or [0] * len(prompts)]
-        found = [self._descend(prompt, shortest, root) for prompt, root in zip(prompts, roots, strict=True)]
+        known: dict[tuple[int, tuple[int, ...]], Node] = {}
+        found = []
+        for prompt, root in zip(prompts, roots, strict=True):
+            key = (root.adapter, prompt)
+            if key not in known:
+                known[key] = self._descend(prompt, shortest, root)
+            found.append(known[key])
         by_node: dict[int, list[int]] = defaultdict(list)
         for index, node in enumerate(found):
             by_node[id(node)].append(index)

@@ -112,8 +112,15 @@ class Runner(Protocol):
     def admit(self, waiting: Sequence[Row]) -> int:
         """Take the first so many of `waiting` as there is room for, and compute their prompts."""
 
-    def step(self) -> Tensor:
-        """One forward pass of all rows: the logits [R, V] of each row's next token."""
+    def step(self, newest: Tensor | None = None) -> Tensor:
+        """One forward pass of all rows: the logits [R, V] of each row's next token.
+
+        Args:
+            newest: Each row's last token [R], where the rows do not know it yet; given only when `undisturbed`.
+        """
+
+    def undisturbed(self, hurry: bool) -> bool:
+        """Whether a step may begin before the last tokens are known, `settle(hurry)` and `withdraw` having nothing to do."""
 
     def settle(self, hurry: bool) -> bool:
         """Free the places of ended rows when worth the copying, `hurry` when others wait; whether any were freed."""

@@ -91,16 +91,25 @@ class Noise:
         return self._ahead.pop()
 
 
+def on_device(values: Sequence[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers where a tensor is, of its dtype if none is named; a card goes on with its work meanwhile."""
+    pinned = like.device.type == "cuda"
+    return torch.tensor(values, dtype=dtype or like.dtype, pin_memory=pinned).to(like.device, non_blocking=True)
+
+
 def next_tokens(
     logits: Tensor, samplings: Sequence[Sampling], noises: Sequence[Noise], counts: Sequence[Counter[int]]
-) -> list[int]:
-    """Draw one token for each row.
+) -> Tensor:
+    """Draw one token for each row. Without top_k, top_p and penalties a card is not waited for.
 
     Args:
         logits: [R, V].
         samplings: One a row.
         noises: One a row; rows with a temperature above 0 use up one number.
         counts: How often each row has generated each token.
+
+    Returns:
+        The tokens [R], where the logits are.
     """
     logits = logits.float()
     if any(s.logit_bias or s.frequency_penalty or s.presence_penalty for s in samplings):
@@ -108,13 +117,13 @@ def next_tokens(
     greedy = [index for index, s in enumerate(samplings) if s.temperature == 0]
     whole = [index for index, s in enumerate(samplings) if s.temperature > 0 and s.top_p >= 1 and s.top_k is None]
     cut = sorted(set(range(len(samplings))) - set(greedy) - set(whole))
-    chosen = [0] * len(samplings)
+    chosen = torch.zeros(len(samplings), dtype=torch.int64, device=logits.device)
     for indices, draw in ((greedy, _most_likely), (whole, _from_all), (cut, _from_best)):
+        if len(indices) == len(samplings):
+            return draw(logits, samplings, noises)
         if indices:
-            rows = logits if len(indices) == len(samplings) else logits[torch.tensor(indices, device=logits.device)]
-            found = draw(rows, [samplings[index] for index in indices], [noises[index] for index in indices])
-            for index, token in zip(indices, found.tolist(), strict=True):
-                chosen[index] = token
+            where = on_device(indices, chosen)
+            chosen[where] = draw(logits[where], [samplings[index] for index in indices], [noises[index] for index in indices])
     return chosen
 
 
@@ -181,13 +190,13 @@ def _from_best(logits: Tensor, samplings: Sequence[Sampling], noises: Sequence[N
 
 
 def _temperatures(samplings: Sequence[Sampling], logits: Tensor) -> Tensor:
-    return torch.tensor([s.temperature for s in samplings], dtype=logits.dtype, device=logits.device)[:, None]
+    return on_device([s.temperature for s in samplings], logits)[:, None]
 
 
 def _draw(weights: Tensor, noises: Sequence[Noise]) -> Tensor:
     """One index a row with probability in proportion to its weight; never one of weight 0."""
     cumulative = weights.cumsum(-1)
-    uniform = torch.tensor([noise.next() for noise in noises], dtype=weights.dtype, device=weights.device)
+    uniform = on_device([noise.next() for noise in noises], weights)
     total = cumulative[:, -1]
     # Rounding could bring the product up to the total, above which there is no token.
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))

@@ -14,7 +14,7 @@ import torch
 
 from msm_bench.engine.memory import ran_out
 from msm_bench.engine.rows import Ending, Generation, Row, Runner, Scored, ScoreRequest
-from msm_bench.engine.sampling import Sampling, next_tokens, token_logprobs
+from msm_bench.engine.sampling import Sampling, next_tokens, on_device, token_logprobs
 from msm_bench.engine.text import Detokenizer
 from msm_bench.errors import WorkError
 
@@ -46,6 +46,36 @@ class Call:
             self.future.set_exception(error)
 
 
+class Drawn:
+    """Tokens on their way from the device to their rows.
+
+    Args:
+        rows: Those that a token was drawn for.
+        tokens: The tokens of all rows of the runner [R], anything for ended ones.
+        live: Which of the runner's rows `rows` are.
+    """
+
+    def __init__(self, rows: list[Row], tokens: torch.Tensor, live: list[int]) -> None:
+        self.rows = rows
+        self.tokens = tokens
+        self._live = live
+        self._event: Any = None
+        self._copy = tokens
+        if tokens.device.type == "cuda":
+            # Copied now, so that reading does not wait for what the card is asked to do next.
+            self._copy = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            self._copy.copy_(tokens, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def read(self) -> list[int]:
+        """The token of each of `rows`."""
+        if self._event is not None:
+            self._event.synchronize()
+        tokens: list[int] = self._copy.tolist()
+        return [tokens[index] for index in self._live]
+
+
 class Scheduler:
     """Runs requests on a runner in a thread of its own, which starts with the first request.
 
@@ -63,6 +93,7 @@ class Scheduler:
         self._waiting: list[Row] = []
         self._scoring: list[ScoreRequest] = []
         self._full = False  # no row fits until one has ended
+        self._drawn: Drawn | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -81,7 +112,12 @@ class Scheduler:
     def call(self, work: Callable[[], T]) -> T:
         """Do something in the runner's thread between two of its rounds, and wait for it."""
         future: Future[T] = Future()
-        self._put(Call(work, future))
+
+        def between() -> T:
+            self._take_in()
+            return work()
+
+        self._put(Call(between, future))
         return future.result()
 
     def close(self, patience: float | None = None) -> None:
@@ -116,7 +152,7 @@ class Scheduler:
                 self._recover(failure)
         for request in self._all():
             request.future.cancel()
-        self._waiting, self._scoring = [], []
+        self._waiting, self._scoring, self._drawn = [], [], None
         self._runner.reset(lower=False)
 
     def _collect(self) -> bool:
@@ -153,6 +189,15 @@ class Scheduler:
     def _turn(self) -> None:
         """One round: a batch of scoring, new rows, one token for every row."""
         runner = self._runner
+        for row in runner.rows:
+            row.ended = row.ended or row.future.cancelled()
+        if self._drawn is not None and self._goes_on():
+            # The card computes the next tokens while the last ones are looked at.
+            logits = runner.step(self._drawn.tokens)
+            self._take_in()
+            self._draw(logits)
+            return
+        self._take_in()
         self._scoring = [request for request in self._scoring if not request.future.cancelled()]
         if self._scoring:
             # Sorted, so that a batch holds prompts that begin alike.
@@ -162,8 +207,6 @@ class Scheduler:
                 _deliver(request.future, result)
             del self._scoring[: len(results)]
         self._waiting = [row for row in self._waiting if not row.future.cancelled()]
-        for row in runner.rows:
-            row.ended = row.ended or row.future.cancelled()
         if runner.settle(hurry=bool(self._waiting)) or not runner.rows:
             self._full = False
         if self._waiting and not self._full:
@@ -175,23 +218,43 @@ class Scheduler:
             self._waiting[:0] = back
             self._full = True
         if runner.rows:
-            self._advance(runner.step())
+            self._draw(runner.step())
+            if not runner.undisturbed(hurry=bool(self._waiting)):
+                self._take_in()
 
-    def _advance(self, logits: torch.Tensor) -> None:
-        """Draw the next token of each live row."""
+    def _goes_on(self) -> bool:
+        """Whether nothing is to be done before the next step, and that step is worth something."""
+        if self._scoring or (self._waiting and not self._full):
+            return False
+        more = any(not row.ended and len(row.tokens) + 1 < row.sampling.max_tokens for row in self._runner.rows)
+        return more and self._runner.undisturbed(hurry=bool(self._waiting))
+
+    def _draw(self, logits: torch.Tensor) -> None:
+        """Draw the next token of each live row; `_take_in` hands them over."""
         live = [index for index, row in enumerate(self._runner.rows) if not row.ended]
+        if not live:
+            return
         rows = [self._runner.rows[index] for index in live]
-        if len(live) < len(logits):
-            logits = logits[torch.tensor(live, device=logits.device)]
+        where = on_device(live, logits, torch.int64) if len(live) < len(logits) else None
+        logits = logits if where is None else logits[where]
         tokens = next_tokens(logits, [row.sampling for row in rows], [row.noise for row in rows], [row.counts for row in rows])
         asked = [index for index, row in enumerate(rows) if row.sampling.top_logprobs is not None]
         if asked:
             most = max(rows[index].sampling.top_logprobs or 0 for index in asked)
-            found = token_logprobs(logits[asked], [tokens[index] for index in asked], most)
+            found = token_logprobs(logits[asked], tokens[asked].tolist(), most)
             for index, logprob in zip(asked, found, strict=True):
                 wanted = rows[index].sampling.top_logprobs
                 rows[index].logprobs.append(replace(logprob, top=logprob.top[:wanted]))
-        for row, token in zip(rows, tokens, strict=True):
+        if where is not None:
+            tokens = tokens.new_zeros(len(self._runner.rows)).index_copy_(0, where, tokens)
+        self._drawn = Drawn(rows, tokens, live)
+
+    def _take_in(self) -> None:
+        """Give drawn tokens to their rows, and finished rows to those who asked."""
+        drawn, self._drawn = self._drawn, None
+        if drawn is None:
+            return
+        for row, token in zip(drawn.rows, drawn.read(), strict=True):
             row.tokens.append(token)
             row.counts[token] += 1
             self._end_if_done(row, token)
@@ -226,6 +289,9 @@ class Scheduler:
 
     def _recover(self, failure: Exception) -> None:
         """After running out of memory go on with less; after any other error fail what is under way."""
+        if ran_out(failure):
+            self._take_in()
+        self._drawn = None
         active = [row for row in self._runner.rows if not row.ended]
         self._full = False
         if not ran_out(failure):

@@ -1,6 +1,7 @@
 """The runner that keeps shared prefixes once. See `attention` for the method."""
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from types import ModuleType
@@ -59,6 +60,7 @@ class SharedRunner:
         self.tree = PrefixTree(sum(shape.bytes for shape in self.shapes))
         self.suffixes = Suffixes(self.shapes)
         self.decoder: GraphDecoder | None = None
+        self.ahead = False  # steps may begin before the last tokens are known: where they run beside Python
         self._levels: list[Level] | None = None
         self._route: Route = ()
         self._worked = False
@@ -104,6 +106,7 @@ class SharedRunner:
             undo()
             return
         self.suffixes.steady = True
+        self.ahead = capture
 
     def admit(self, waiting: Sequence[Row]) -> int:
         """See `Runner.admit`."""
@@ -150,16 +153,17 @@ class SharedRunner:
     def _next(self, waiting: Sequence[Row]) -> Sequence[Row]:
         """The first of `waiting` whose prompts are few new tokens: running rows and first answers need not wait long."""
         most = self.chunk * (_CHUNKS_CUDA if self.device.type == "cuda" else _CHUNKS)
-        prompts: dict[tuple[int, tuple[int, ...]], None] = {}
+        first: dict[tuple[int, tuple[int, ...]], int] = {}
         for index, row in enumerate(waiting):
-            key = (row.adapter, row.context()[:-1])
-            if key in prompts:
-                continue
-            prompts[key] = None
-            new = self.tree.new_tokens([prompt for _, prompt in prompts], [adapter for adapter, _ in prompts])
-            if index and new > most:
-                return waiting[:index]
-        return waiting
+            first.setdefault((row.adapter, row.context()[:-1]), index)
+        prompts = list(first)
+
+        def new(count: int) -> int:
+            return self.tree.new_tokens([prompt for _, prompt in prompts[:count]], [adapter for adapter, _ in prompts[:count]])
+
+        # One prompt always; more of them never have fewer new tokens.
+        fitting = max(1, bisect_right(range(1, len(prompts) + 1), most, key=new))
+        return waiting[: first[prompts[fitting]]] if fitting < len(prompts) else waiting
 
     def _together(self, waiting: Sequence[Row]) -> Sequence[Row]:
         """The first of `waiting` that may share a batch: a captured graph serves one adapter, a plain pass several."""
@@ -168,14 +172,18 @@ class SharedRunner:
         adapter = (self.rows or waiting)[0].adapter
         return list(takewhile(lambda row: row.adapter == adapter, waiting))
 
-    def step(self) -> Tensor:
+    def undisturbed(self, hurry: bool) -> bool:
+        """See `Runner.undisturbed`."""
+        return self.ahead and not self._gaps(hurry) and self._over_budget() <= 0
+
+    def step(self, newest: Tensor | None = None) -> Tensor:
         """See `Runner.step`."""
         lengths = [row.length for row in self.rows]
         self.suffixes.reserve(self._room_for(len(self.rows)), max(lengths) + 1)
-        tokens = [row.tokens[-1] if row.tokens else row.prompt[-1] for row in self.rows]
+        known = [row.tokens[-1] if row.tokens else row.prompt[-1] for row in self.rows] if newest is None else newest
         last = self.context_length - 1
         positions = [min(_node(row).end + row.length, last) for row in self.rows]
-        logits = self._decode(tokens, positions, lengths, [_node(row) for row in self.rows], self.suffixes)
+        logits = self._decode(known, positions, lengths, [_node(row) for row in self.rows], self.suffixes)
         for row in self.rows:
             row.length += not row.ended
         self._worked = True
@@ -183,18 +191,19 @@ class SharedRunner:
 
     def settle(self, hurry: bool) -> bool:
         """See `Runner.settle`."""
-        live = [index for index, row in enumerate(self.rows) if not row.ended]
-        ended = len(self.rows) - len(live)
-        # Closing gaps copies all suffixes, so a few ended rows are computed along until there are enough of them.
-        if not ended or (live and ended * 8 < len(self.rows) and not (hurry and len(self.rows) >= self.max_rows)):
+        if not self._gaps(hurry):
             return False
-        self._keep(live)
+        self._keep([index for index, row in enumerate(self.rows) if not row.ended])
         return True
+
+    def _gaps(self, hurry: bool) -> bool:
+        """Whether so many rows have ended that closing their gaps is worth the copying of all suffixes."""
+        ended = sum(row.ended for row in self.rows)
+        return ended > 0 and (ended * 8 >= len(self.rows) or (hurry and len(self.rows) >= self.max_rows))
 
     def withdraw(self) -> list[Row]:
         """See `Runner.withdraw`."""
-        wanted = self.suffixes.bytes(*self.suffixes.wanted(len(self.rows), max(row.length for row in self.rows) + 1))
-        over = self.tree.bytes() + wanted - self.budget
+        over = self._over_budget()
         if over <= 0 or self.tree.forget(over) >= over or len(self.rows) == 1:
             return []
         kept = (len(self.rows) + 1) // 2
@@ -202,6 +211,11 @@ class SharedRunner:
         logger.warning("Memory for %d rows does not suffice; %d go back to wait.", len(self.rows), len(back))
         self._keep([index for index, row in enumerate(self.rows[:kept]) if not row.ended])
         return back
+
+    def _over_budget(self) -> int:
+        """Bytes by which prefixes and the next step's room exceed the budget."""
+        wanted = self.suffixes.bytes(*self.suffixes.wanted(len(self.rows), max(row.length for row in self.rows) + 1))
+        return self.tree.bytes() + wanted - self.budget
 
     def reset(self, lower: bool) -> bool:
         """See `Runner.reset`."""
@@ -268,7 +282,12 @@ class SharedRunner:
         return logits[-1].float()
 
     def _decode(
-        self, tokens: list[int], positions: list[int], lengths: list[int], nodes: Sequence[Node], suffixes: Suffixes
+        self,
+        tokens: Sequence[int] | Tensor,
+        positions: list[int],
+        lengths: list[int],
+        nodes: Sequence[Node],
+        suffixes: Suffixes,
     ) -> Tensor:
         """Logits [R, V] after one new token a row."""
         if self.decoder is not None:
@@ -350,14 +369,16 @@ class SharedRunner:
             pending = [node for node in pending if node.done < len(node.tokens)]
 
     @torch.inference_mode()
-    def _forward(self, tokens: list[int], positions: list[int], plan: Plan, keep: int | list[int], route: Route = ()) -> Tensor:
+    def _forward(
+        self, tokens: Sequence[int] | Tensor, positions: list[int], plan: Plan, keep: int | list[int], route: Route = ()
+    ) -> Tensor:
         """Logits [n, V] at the kept places: all for 0, the last one for 1, those of a list.
 
         A list, not a tensor: with the layers spread over several GPUs a tensor would be moved to the first of them.
         """
         with active(plan), routed(route), fast_rotation(self.model, self.rotation):
             output = self.model(
-                input_ids=torch.tensor([tokens], device=self.device),
+                input_ids=torch.as_tensor(tokens, device=self.device)[None],
                 position_ids=torch.tensor([positions], device=self.device),
                 use_cache=False,
                 logits_to_keep=keep,

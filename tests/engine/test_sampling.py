@@ -51,7 +51,7 @@ def test_drawn_in_proportion(sampling: Sampling) -> None:
     noises = [Noise(noise_key(1, [], row)) for row in range(rows)]
     counts: Counter[int] = Counter()
     for _ in range(draws // rows):
-        counts.update(next_tokens(LOGITS.expand(rows, -1), [sampling] * rows, noises, [Counter()] * rows))
+        counts.update(next_tokens(LOGITS.expand(rows, -1), [sampling] * rows, noises, [Counter()] * rows).tolist())
     expected = truncated(sampling.temperature, sampling.top_p, sampling.top_k)
     # 99.99% point of chi-square with 7 degrees of freedom; with fewer the bound is only wider.
     assert chi_square(counts, expected, draws) < 29.9
@@ -60,20 +60,20 @@ def test_drawn_in_proportion(sampling: Sampling) -> None:
 def test_rows_of_all_kinds_in_one_batch() -> None:
     kinds = [Sampling(temperature=0), Sampling(top_k=1), Sampling(top_p=1e-6), Sampling(temperature=1e-4)]
     noises = [Noise(noise_key(1, [], row)) for row in range(len(kinds))]
-    assert next_tokens(LOGITS.expand(4, -1), kinds, noises, [Counter()] * 4) == [0, 0, 0, 0]
+    assert next_tokens(LOGITS.expand(4, -1), kinds, noises, [Counter()] * 4).tolist() == [0, 0, 0, 0]
 
 
 def test_nucleus_wider_than_the_first_guess() -> None:
     flat = torch.zeros(1, 5000)
     noise = Noise(noise_key(2, []))
-    drawn = [next_tokens(flat, [Sampling(top_p=0.9)], [noise], [Counter()])[0] for _ in range(300)]
+    drawn = [next_tokens(flat, [Sampling(top_p=0.9)], [noise], [Counter()]).item() for _ in range(300)]
     assert len(set(drawn)) > 250 and max(drawn) > 1024
 
 
 def test_penalties_and_biases_change_the_logits() -> None:
     def greedy(**changes: object) -> int:
         sampling = replace(Sampling(temperature=0), **changes)  # type: ignore[arg-type]
-        return next_tokens(LOGITS[None], [sampling], [Noise(b"\0" * 16)], [Counter({0: 2})])[0]
+        return int(next_tokens(LOGITS[None], [sampling], [Noise(b"\0" * 16)], [Counter({0: 2})]))
 
     assert greedy() == 0
     assert greedy(presence_penalty=0.4) == 0
