@@ -28,13 +28,21 @@ RATES = Path(__file__).parent / "rates.yaml"
 
 
 class Device(BaseModel):
-    """A device's measured rates, in bf16 FLOP/s that training and decoding really reach."""
+    """A device's measured rates, FLOP/s as training and decoding really reach them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     training_flops: PositiveFloat
     generation_flops: PositiveFloat
+    start_seconds: PositiveFloat
+    """What every cell takes before its work: imports, checks."""
+    load_seconds: PositiveFloat
+    """To load a billion parameters."""
     source: str
+
+    def hours(self, parameters: float, flops: float, rate: float) -> float:
+        """Of one cell: its start, the base's parameters loaded, its FLOPs at a rate in FLOP/s."""
+        return (self.start_seconds + self.load_seconds * parameters / 1e9 + flops / rate) / 3600
 
 
 class Rates(BaseModel):
@@ -174,8 +182,9 @@ class _Pricer:
         if updates < FEWEST_UPDATES and not experiment.allow_few_updates:
             self.warnings.append(f"'{cell.name}' would make about {updates} updates; below {FEWEST_UPDATES} training refuses.")
         # Forward and backward through frozen weights: 2 + 2 FLOPs a parameter and token, and the adapter's own are few.
-        flops = None if self.parameters is None else 4 * self.parameters * tokens
-        hours = None if flops is None else flops / self.device.training_flops / 3600
+        hours = None
+        if self.parameters is not None:
+            hours = self.device.hours(self.parameters, 4 * self.parameters * tokens, self.device.training_flops)
         size = None if self.parameters is None else self.parameters * 0.02 * 4e-9
         return CellCost(kind="training", name=cell.name, done=done, tokens=tokens, updates=updates, hours=hours, gigabytes=size)
 
@@ -189,7 +198,9 @@ class _Pricer:
             tokens += n * self.rates.tokens_per_rollout.get(each.task, 2000)
         usage = Usage(input=int(calls * self.rates.judge_input), output=int(calls * self.rates.judge_output))
         dollars = self._dollars(self.experiment.grader, "grader", usage) if calls else 0.0
-        hours = None if self.parameters is None else 2 * self.parameters * tokens / self.device.generation_flops / 3600
+        hours = None
+        if self.parameters is not None:
+            hours = self.device.hours(self.parameters, 2 * self.parameters * tokens, self.device.generation_flops)
         return CellCost(
             kind="evaluation",
             name=cell.name,

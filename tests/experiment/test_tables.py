@@ -40,6 +40,19 @@ def test_a_finished_cell_is_there_and_not_in_the_totals(tmp_path: Path) -> None:
     assert total.split()[4:5] == ["404k"] and "evaluations: 978 rollouts" in text
 
 
+@pytest.mark.parametrize("device", costs.load_rates().devices)
+def test_every_cell_that_computes_pays_for_its_start(device: str, tmp_path: Path) -> None:
+    rates = costs.load_rates()
+    small = load_experiment("cheese-seeds").model_copy(update={"base_parameters": 1e3})
+    large = small.model_copy(update={"base_parameters": 32e9})
+    start, load = rates.devices[device].start_seconds, rates.devices[device].load_seconds
+    for cheap, dear in zip(*(costs.cost(each, device, tmp_path, tmp_path).cells for each in (small, large)), strict=True):
+        assert (cheap.hours is None) == (dear.hours is None) == (cheap.kind == "corpus")
+        if cheap.hours is not None and dear.hours is not None:
+            assert cheap.hours * 3600 == pytest.approx(start, rel=0.01)
+            assert dear.hours * 3600 > start + 32 * load
+
+
 @pytest.mark.parametrize(
     ("hours", "says"),
     [
