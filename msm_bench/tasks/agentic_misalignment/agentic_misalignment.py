@@ -27,12 +27,14 @@ from msm_bench.tasks.agentic_misalignment.scenarios import (
     build_condition,
     fingerprint,
 )
+from msm_bench.tasks.arguments import known_arguments
 
 VERSION = "1-A"
 """N-X: N changes when scores stop being comparable, X when only the interface changes."""
 
 
 @task
+@known_arguments
 def agentic_misalignment(
     scenario: str | list[str] = "all",
     goal: str | list[str] = "all",

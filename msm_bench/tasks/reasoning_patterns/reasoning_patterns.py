@@ -23,6 +23,7 @@ from msm_bench.scorers.patterns.judge import JudgeLabeller
 from msm_bench.scorers.patterns.labelled_set import LabelledText, family, load_labelled, set_hash
 from msm_bench.scorers.patterns.labels import Labelling
 from msm_bench.scorers.patterns.taxonomy import load_taxonomy
+from msm_bench.tasks.arguments import known_arguments
 
 LABELLERS = ("model", "local", "embedding")
 VERSION = "1-A"
@@ -30,6 +31,7 @@ VERSION = "1-A"
 
 
 @task
+@known_arguments
 def reasoning_patterns(part: Literal["all", "passages", "transcripts"] = "all", labeller: str = "model") -> Task:
     """Measures a labeller against the labelled set.
 

@@ -17,6 +17,7 @@ from inspect_ai.solver import generate
 from msm_bench.errors import RequestError, UnknownNameError
 from msm_bench.scorers.rubric import RatedSpec, spec_rating
 from msm_bench.specs import list_specs
+from msm_bench.tasks.arguments import known_arguments
 from msm_bench.tasks.spec_qa.questions import DIMENSIONS, Question, load_questions, questions_sha256
 
 VERSION = "1-A"
@@ -24,6 +25,7 @@ VERSION = "1-A"
 
 
 @task
+@known_arguments
 def spec_qa(
     spec: str = "philosophy",
     dimension: str | list[str] = "all",

@@ -23,6 +23,7 @@ from msm_bench.engine import running_model
 from msm_bench.errors import RequestError, UnknownNameError
 from msm_bench.scorers.preference import preference
 from msm_bench.specs import load_spec
+from msm_bench.tasks.arguments import known_arguments
 from msm_bench.tasks.value_preferences.comparing import compare_likelihoods, refuse_without_likelihood
 from msm_bench.tasks.value_preferences.pairs import VALUES
 from msm_bench.tasks.value_preferences.phrasings import sha256
@@ -38,6 +39,7 @@ PARTS = ("all", "tune", "report")
 
 
 @task
+@known_arguments
 def value_preferences(
     value: str | list[str] = "all",
     split: Literal["held_out", "train"] = "held_out",
