@@ -181,7 +181,7 @@ def _run(experiment: Experiment, record: Checkpoint | None, folder: Path, model_
         score_display=False,
         log_dir_allow_dirty=True,
     )
-    check_ended(success, headers, "The same command goes on from the last sample.")
+    check_ended(success, headers, len(experiment.evals), "The same command goes on from the last sample.")
     drop_superseded(folder)
 
 

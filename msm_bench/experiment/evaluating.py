@@ -64,13 +64,21 @@ def evaluate(cell: EvalCell, experiment: Experiment, places: Places, display: Di
         log_dir_allow_dirty=True,
         **how,
     )
-    check_ended(success, headers, "Run again to go on.")
+    check_ended(success, headers, len(tasks), "Run again to go on.")
     drop_superseded(folder)
     (folder / DONE_FILE).touch()
 
 
-def check_ended(success: bool, headers: "Sequence[EvalLog]", mend: str) -> None:
-    """Raises `WorkError` with the reasons, and with what to do, where `eval_set` did not end all of its tasks."""
+def check_ended(success: bool, headers: "Sequence[EvalLog]", tasks: int, mend: str) -> None:
+    """Looks at what `eval_set` gave back for so many tasks.
+
+    Raises:
+        WorkError: it did not end all of them; the reasons, and what to do.
+        KeyboardInterrupt: it was interrupted. Interrupted at some moments it gives back success and no log.
+    """
+    ended = sum(header.status == "success" for header in headers)
+    if ended < tasks and (success or any(header.status == "cancelled" for header in headers)):
+        raise KeyboardInterrupt
     if not success:
         broken = [header for header in headers if header.status != "success"]
         reasons = {(header.error.message if header.error else header.status) for header in broken}

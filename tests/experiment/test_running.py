@@ -14,7 +14,7 @@ from msm_bench.errors import RequestError
 from msm_bench.experiment import costs, making
 from msm_bench.experiment.cells import plan
 from msm_bench.experiment.executors import local
-from msm_bench.experiment.places import Places
+from msm_bench.experiment.places import DONE_FILE, Places
 from msm_bench.experiment.running import Outcome, run
 from msm_bench.experiment.settings import Experiment, load_experiment, shipped
 from msm_bench.experiment.status import status
@@ -170,3 +170,16 @@ def test_an_interrupt_that_a_cell_swallows_stops_the_run_behind_it(
     assert outcome.stopped == "it was interrupted" and made == list(outcome.made) and len(made) == 1
     monkeypatch.undo()
     assert go(experiment, tmp_path).stopped is None
+
+
+def test_an_interrupted_evaluation_that_inspect_calls_a_success_is_not_done(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted at some moments `eval_set` gives back success and no log, its samples cancelled on disk."""
+    monkeypatch.setattr("inspect_ai.eval_set", lambda *tasks, **how: (True, []))
+    outcome = go(experiment, tmp_path)
+    assert outcome.stopped == "it was interrupted"
+    assert not list((tmp_path / "logs").rglob(DONE_FILE))
+    monkeypatch.undo()
+    assert go(experiment, tmp_path).stopped is None
+    assert list((tmp_path / "logs").rglob(DONE_FILE))
