@@ -15,7 +15,7 @@ def some_tokens(length: int, seed: int) -> list[int]:
     return torch.randint(5, 300, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-COMMON = some_tokens(120, 1)
+COMMON = some_tokens(120, 41)
 PROMPTS = [COMMON] * 6 + [COMMON + some_tokens(9, 2)] * 4 + [some_tokens(30, 3), some_tokens(1, 4)]
 NO_END = {2: -1e9}  # the model's end token
 KINDS: list[dict[str, Any]] = [
@@ -51,8 +51,8 @@ def answers(engine: Engine, logprobs: bool) -> list[Any]:
     return [(each.tokens, each.ending, [one.token for one in each.logprobs or []]) for each in found]
 
 
-def ahead(engine: Engine) -> list[bool]:
-    """Let steps run ahead; the list grows by whether a step did."""
+def ahead(engine: Engine, patch: pytest.MonkeyPatch) -> list[bool]:
+    """Let steps run ahead until the test ends; the list grows by whether a step did."""
     runner: Any = engine._runner
     steps: list[bool] = []
     step = runner.step
@@ -61,34 +61,35 @@ def ahead(engine: Engine) -> list[bool]:
         steps.append(newest is not None)
         return step(newest)
 
-    runner.step, runner.ahead = watched, True
+    patch.setattr(runner, "step", watched)
+    patch.setattr(runner, "ahead", True)
     return steps
 
 
 @pytest.mark.parametrize("logprobs", [False, True])
 @pytest.mark.parametrize("max_rows", [64, 4])
-def test_same_answers(engine_of: Callable[..., Engine], logprobs: bool, max_rows: int) -> None:
+def test_same_answers(engine_of: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, logprobs: bool, max_rows: int) -> None:
     engine = engine_of()
-    engine._runner.max_rows = max_rows  # type: ignore[attr-defined]
+    monkeypatch.setattr(engine._runner, "max_rows", max_rows)
     expected = answers(engine, logprobs)
-    steps = ahead(engine)
+    steps = ahead(engine, monkeypatch)
     assert answers(engine, logprobs) == expected
     assert any(steps)
 
 
-def test_no_step_for_rows_that_all_end(engine_of: Callable[..., Engine]) -> None:
+def test_no_step_for_rows_that_all_end(engine_of: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of()
-    steps = ahead(engine)
+    steps = ahead(engine, monkeypatch)
     assert len(engine.generate(COMMON, Sampling(max_tokens=7, logit_bias=NO_END)).result(timeout=60).tokens) == 7
     assert steps == [False] + [True] * 6
 
 
-def test_what_was_drawn_is_kept_when_memory_runs_out(engine_of: Callable[..., Engine]) -> None:
+def test_what_was_drawn_is_kept_when_memory_runs_out(engine_of: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     """The step that runs out of memory began before its last tokens were with their rows."""
     engine = engine_of()
     asked = [Sampling(max_tokens=20, logit_bias=NO_END, key=noise_key(2, COMMON, index)) for index in range(3)]
     expected = [engine.generate(COMMON, each).result(timeout=60).tokens for each in asked]
-    ahead(engine)
+    ahead(engine, monkeypatch)
     runner: Any = engine._runner
     step, count = runner.step, 0
 
@@ -100,15 +101,15 @@ def test_what_was_drawn_is_kept_when_memory_runs_out(engine_of: Callable[..., En
             raise torch.OutOfMemoryError("out of memory")
         return step(newest)
 
-    runner.step = failing
+    monkeypatch.setattr(runner, "step", failing)
     futures = [engine.generate(COMMON, each) for each in asked]
     assert [future.result(timeout=60).tokens for future in futures] == expected
     assert count > 5
 
 
-def test_a_call_between_two_steps_sees_all_tokens(engine_of: Callable[..., Engine]) -> None:
+def test_a_call_between_two_steps_sees_all_tokens(engine_of: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of()
-    ahead(engine)
+    ahead(engine, monkeypatch)
     runner: Any = engine._runner
     step, went = runner.step, threading.Event()
 
@@ -117,7 +118,7 @@ def test_a_call_between_two_steps_sees_all_tokens(engine_of: Callable[..., Engin
             went.set()
         return step(newest)
 
-    runner.step = watched
+    monkeypatch.setattr(runner, "step", watched)
     future = engine.generate(COMMON, Sampling(max_tokens=1500, logit_bias=NO_END))
     seen: list[tuple[int, int]] = []
     for _ in range(5):
